@@ -1,0 +1,51 @@
+"""senet: Squeeze-and-Excitation for any PyTorch CNN.
+
+Names are imported where they are first used, so ``import senet`` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from senet import functional as functional
+    from senet import kernels as kernels
+    from senet import models as models
+    from senet import weights as weights
+    from senet.analysis.gates import record_gates as record_gates
+    from senet.block import SEConfig as SEConfig
+    from senet.block import SqueezeExcitation as SqueezeExcitation
+    from senet.errors import SenetError as SenetError
+    from senet.models import build as build
+    from senet.models import info as info
+    from senet.models import list_models as list_models
+    from senet.models import load as load
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SEConfig": "senet.block",
+    "SenetError": "senet.errors",
+    "SqueezeExcitation": "senet.block",
+    "build": "senet.models",
+    "info": "senet.models",
+    "list_models": "senet.models",
+    "load": "senet.models",
+    "record_gates": "senet.analysis.gates",
+}
+_ROOMS = ("functional", "kernels", "models", "weights")
+
+__all__ = ["__version__", *_HOME, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"senet.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'senet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

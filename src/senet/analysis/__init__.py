@@ -1,0 +1,1 @@
+"""What SE does in a network, measured."""

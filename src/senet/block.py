@@ -1,0 +1,211 @@
+"""The Squeeze-and-Excitation block, and the frozen value that makes one.
+
+This is the only SE block there is: variants are its arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Never, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from senet import functional
+from senet.errors import OptionError, check_choice, check_options, require, require_count
+
+INITS = ("random", "identity")
+
+GateHook = Callable[["SqueezeExcitation", Tensor], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class SEConfig:
+    """What an SE block is, for any number of channels.
+
+    Args:
+        reduction: r; the hidden width is C // r (the paper's rule; default 16).
+        hidden: the hidden width outright, in place of C // r.
+        squeeze: "avg" (the paper's) or "max" (Table 11).
+        gate: "sigmoid" (the paper's), "tanh", "relu" (Table 12) or "hardsigmoid".
+        bias: whether the two layers have biases. True is what the released models have
+            (SE-ResNet-50: 28,088,024 parameters); the paper's ablations use False
+            (28,071,976).
+        init: "random" (He et al., as the paper) or "identity": every gate is exactly 1 at
+            the start, and learns from there.
+
+    Raises:
+        OptionError: a value is not allowed.
+    """
+
+    reduction: int = 16
+    hidden: int | None = None
+    squeeze: str = "avg"
+    gate: str = "sigmoid"
+    bias: bool = True
+    init: str = "random"
+
+    def __post_init__(self) -> None:
+        require_count("reduction", self.reduction)
+        if self.hidden is not None:
+            require_count("hidden", self.hidden)
+        check_choice(f"squeeze={self.squeeze!r}", self.squeeze, functional.SQUEEZES)
+        check_choice(f"gate={self.gate!r}", self.gate, functional.GATES)
+        check_choice(f"init={self.init!r}", self.init, INITS)
+        require("bias", self.bias, isinstance(self.bias, bool), "True or False")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config with these fields; OptionError, naming the nearest, for an unknown one."""
+        check_options("SEConfig", values, cls.options())
+        return cls(**values)
+
+    @classmethod
+    def options(cls) -> list[str]:
+        """The names of the fields."""
+        return [field.name for field in dataclasses.fields(cls)]
+
+    def hidden_width(self, channels: int) -> int:
+        """The width between the two layers for ``channels``; OptionError where it is zero."""
+        require_count("channels", channels)
+        width = channels // self.reduction if self.hidden is None else self.hidden
+        if width == 0:
+            raise OptionError(
+                f"SqueezeExcitation(channels={channels}, reduction={self.reduction})",
+                found=f"the hidden width {channels} // {self.reduction} is 0, a constant gate",
+                allowed="a hidden width of at least 1",
+                do=f"Use a reduction of at most {channels}, or set hidden= outright.",
+            )
+        return width
+
+    def build(self, channels: int) -> SqueezeExcitation:
+        """The block of this config for ``channels``."""
+        return SqueezeExcitation(channels, **dataclasses.asdict(self))
+
+
+class SqueezeExcitation(nn.Module):
+    """Squeeze-and-Excitation: each channel of a map times a gate computed from all (Fig. 1).
+
+    ``forward(u)`` takes (N, C, L), (N, C, H, W) or (N, C, D, H, W) and returns the same
+    shape, dtype and memory format. State: ``fc1.weight`` (hidden, C), ``fc2.weight``
+    (C, hidden), and their biases. A block with ``init="identity"`` computes another
+    function of the same weights, so its state dict also holds ``one_at_zero``, and weights
+    of the one kind do not load into a block of the other.
+
+    Args:
+        channels: C of the maps.
+        reduction: see SEConfig, as for all that follow.
+        hidden: the hidden width in place of C // r.
+        squeeze: "avg" or "max".
+        gate: "sigmoid", "tanh", "relu" or "hardsigmoid".
+        bias: whether the two layers have biases.
+        init: "random" or "identity".
+
+    Raises:
+        OptionError: a value is not allowed, or the hidden width would be zero.
+
+    Example:
+        >>> block = SqueezeExcitation(256)
+        >>> u = torch.randn(8, 256, 56, 56)
+        >>> block(u).shape, block.gate(u).shape
+        (torch.Size([8, 256, 56, 56]), torch.Size([8, 256]))
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        *,
+        hidden: int | None = None,
+        squeeze: str = "avg",
+        gate: str = "sigmoid",
+        bias: bool = True,
+        init: str = "random",
+        **unknown: Never,
+    ) -> None:
+        super().__init__()
+        check_options("SqueezeExcitation", unknown, SEConfig.options())
+        self.config = SEConfig(reduction, hidden, squeeze, gate, bias, init)
+        self.channels = channels
+        width = self.config.hidden_width(channels)
+        self.fc1 = nn.Linear(channels, width, bias=bias)
+        self.fc2 = nn.Linear(width, channels, bias=bias)
+        if init == "identity":
+            # A float, so that code which averages buffers leaves it as it is.
+            self.register_buffer("one_at_zero", torch.empty(()))
+        self._gate_hooks: OrderedDict[int, GateHook] = OrderedDict()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He initialisation; with ``init="identity"`` the last layer starts at zero."""
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if self.config.bias:
+                nn.init.zeros_(layer.bias)
+        if self.config.init == "identity":
+            nn.init.zeros_(self.fc2.weight)
+            nn.init.ones_(self.get_buffer("one_at_zero"))
+
+    def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Equation 4: s ⊙ u. ``mask`` as in ``gate``; every position is scaled."""
+        return functional.scale(u, self.gate(u, mask))
+
+    def gate(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The gates s of a map (equations 2 and 3).
+
+        Args:
+            u: (N, C, *spatial).
+            mask: (N, *spatial) bool, True where a position counts; None for all.
+
+        Returns:
+            s (N, C): float32 for half-precision maps, else the dtype of u.
+
+        Raises:
+            ShapeError: u does not have this block's channels, or the mask does not fit.
+            DtypeError: u is not floating point, or the mask not bool.
+        """
+        functional.check_map(f"SqueezeExcitation({self.channels})", u, self.channels)
+        z = functional.squeeze(u, self.config.squeeze, mask)
+        s = functional.excite(
+            z,
+            self.fc1.weight,
+            self.fc1.bias,
+            self.fc2.weight,
+            self.fc2.bias,
+            gate=self.config.gate,
+            one_at_zero=self.config.init == "identity",
+        )
+        for hook in self._gate_hooks.values():
+            hook(self, s)
+        return s
+
+    def register_gate_hook(self, hook: GateHook) -> RemovableHandle:
+        """Calls ``hook(block, s)`` with every gate computed; returns the handle that ends it."""
+        handle = RemovableHandle(self._gate_hooks)
+        self._gate_hooks[handle.id] = hook
+        return handle
+
+    def extra_repr(self) -> str:
+        """The block in the order in which it computes."""
+        config = self.config
+        text = f"{config.squeeze} {self.channels} -> {self.fc1.out_features} -> {self.channels} {config.gate}"
+        return text + (", one at zero" if config.init == "identity" else "")
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Also where the caller loads with strict=False: the weights would fit and the
+        # gates come out wrong by a factor, which nothing else would notice.
+        saved = prefix + "one_at_zero" in state_dict
+        if prefix + "fc2.weight" in state_dict and saved != (self.config.init == "identity"):
+            errors: list[str] = args[-1] if args else kwargs["error_msgs"]
+            kinds = ("random", "identity")
+            errors.append(
+                f"{prefix.rstrip('.') or 'the block'}: the weights are of a block with "
+                f"init={kinds[saved]!r} and this one has init={self.config.init!r}, whose gate "
+                f"is another function. Build the block with init={kinds[saved]!r}."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

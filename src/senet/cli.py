@@ -1,0 +1,262 @@
+"""The command line: one verb a task. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from senet import __version__
+from senet.errors import OptionError, SenetError, did_you_mean
+from senet.passport import program
+
+if TYPE_CHECKING:
+    from senet.training.loop import TrainResult
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``senet VERB ...``.
+
+    Returns:
+        The exit status: 0 done, 1 an error of the task, 2 an error in the words.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"senet {__version__}")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f"senet: there is no verb {verb!r}. {did_you_mean(verb, VERBS)}\n", file=sys.stderr)
+        print(_overview(), file=sys.stderr)
+        return 2
+    try:
+        VERBS[verb](rest)
+    except SenetError as error:
+        print(f"senet {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"senet {verb}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train(argv: list[str]) -> None:
+    """Train a network and see its gates."""
+    from senet.training.config import Recipe, TrainConfig
+    from senet.training.recipes import RECIPES, default_recipe, recipe_named
+
+    parser = _parser(
+        "train [MODEL]",
+        "Trains a network, tests it after each epoch and writes a run folder. Options of the recipe that are "
+        "not given are the recipe's; the defaults below are those of the recipe digits.",
+    )
+    # Not "model", which is the config file's key: an absent positional would override the file.
+    parser.add_argument("MODEL", nargs="?", help="a name of `senet models`")
+    parser.add_argument(
+        "--config", action="config", help="a config.yaml of a run; options given beside it win"
+    )
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; none: as data and network suggest")
+    parser.add_class_arguments(TrainConfig, skip={"recipe", "recipe_name"})
+    parser.add_class_arguments(Recipe)
+    parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
+    parser.set_defaults(dataclasses.asdict(RECIPES["digits"]))
+    argv = _normalised(argv)
+    chosen = parser.parse_args(argv)
+    if chosen.config and any(word.split("=")[0] == "--recipe" for word in argv):
+        raise OptionError(
+            "--recipe beside --config",
+            found="the file holds all values of a recipe already",
+            do="Leave out one of the two.",
+        )
+    chosen.model = chosen.MODEL or chosen.model
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    if chosen.recipe is None:
+        from senet.models import info
+
+        chosen.recipe = default_recipe(chosen.data, info(chosen.model).input_size[1])
+    if chosen.recipe in RECIPES or not _has_keys(chosen.config, fields):
+        # The recipe gives the defaults; what the user says about it wins.
+        parser.set_defaults(dataclasses.asdict(recipe_named(chosen.recipe)))
+    values = parser.parse_args(argv).as_dict() | {"model": chosen.model}
+    for name in ("MODEL", "config", "recipe"):
+        del values[name]
+    as_json = values.pop("json")
+    recipe = Recipe(**{name: values.pop(name) for name in fields})
+    config = TrainConfig(recipe=recipe, recipe_name=chosen.recipe, **values)
+
+    from senet.training.loop import train as run
+
+    result = run(config, say=(lambda line: None) if as_json else _say)
+    if as_json:
+        print(json.dumps({"run": str(result.run)} | result.evaluation.to_dict()))
+    else:
+        _summarise(result)
+
+
+def evaluate(argv: list[str]) -> None:
+    """Evaluate networks on the test images of a data set."""
+    parser = _parser("eval MODEL...", "Evaluates networks on the test images of a data set.")
+    parser.add_argument("models", nargs="+", help="run folders, weights files, or names of `senet models`")
+    parser.add_argument(
+        "--data", type=str | None, help="digits, folder:DIR or shards:DIR; none: as the weights say"
+    )
+    parser.add_argument("--weights", type=str | None, help="a weights file, for one MODEL that is a name")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch_size", type=int, default=256, help="images a batch")
+    parser.add_argument("--workers", type=int | None, help="processes that prepare images")
+    parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
+    options = parser.parse_args(argv)
+    if options.weights and len(options.models) > 1:
+        raise OptionError("--weights", f"there are {len(options.models)} models", "one MODEL beside it")
+
+    from senet.tables import Table
+    from senet.training.evaluation import evaluate_named
+
+    rows = [
+        evaluate_named(
+            model,
+            data=options.data,
+            weights=options.weights,
+            device=options.device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+        for model in options.models
+    ]
+    print(json.dumps(rows) if options.json else Table(rows))
+
+
+def models(argv: list[str]) -> None:
+    """List the networks, with their parameters."""
+    parser = _parser("models [PATTERN]", "Lists the networks with their parameters at 1000 classes.")
+    parser.add_argument("pattern", nargs="?", default="*", help="a shell pattern, such as 'se_*'")
+    parser.add_argument("--json", action="store_true", help="print the list for programs, and only that")
+    options = parser.parse_args(argv)
+
+    from senet.models import info, list_models, parameter_count
+    from senet.tables import Table
+
+    names = list_models(options.pattern)
+    if not names:
+        raise OptionError(
+            f"senet models {options.pattern!r}",
+            found="no network has such a name",
+            do=did_you_mean(options.pattern, list_models()),
+        )
+    rows = [
+        {
+            "network": name,
+            "family": info(name).family,
+            "input": "x".join(str(size) for size in info(name).input_size),
+            "SE": info(name).se,
+            "parameters": parameter_count(name),
+        }
+        for name in names
+    ]
+    print(json.dumps(rows) if options.json else Table(rows))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "eval": evaluate, "models": models}
+
+
+def _summarise(result: TrainResult) -> None:
+    """What a newcomer looks at when the training is over."""
+    from senet.analysis.gates import record_gates
+    from senet.block import SqueezeExcitation
+    from senet.report.terminal import gate_bars
+
+    found = result.evaluation
+    best = max(result.history, key=lambda row: row["test_top1"])
+    print(f"\ntest accuracy {found.top1:.2f} % ({found.correct1:,} of {found.images:,} images), last epoch")
+    print(f"best epoch {best['epoch']}: {best['test_top1']:.2f} %, chosen on the same images")
+    job = result.job
+    if any(isinstance(module, SqueezeExcitation) for module in job.state.model.modules()):
+        with record_gates(job.state.model) as gates:
+            job.evaluate()
+        print(f"\nthe gates of the {len(gates)} SE blocks over the test images\n{gate_bars(gates)}")
+    following = shlex.join([*_as_called(), "eval", str(result.run)])
+    print(f"\nrun folder  {result.run}\nnext        {following}")
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:8} {function.__doc__}" for name, function in VERBS.items())
+    return (
+        "senet: Squeeze-and-Excitation for any PyTorch CNN\n\n"
+        f"usage: senet VERB ... [options]\n\n{verbs}\n\n"
+        "`senet VERB --help` has the options; `senet train` alone is a first run on real images."
+    )
+
+
+def _parser(usage: str, description: str) -> Any:
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):  # type: ignore[misc, unused-ignore]
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            known = [option for action in self._actions for option in action.option_strings]
+            words = re.findall(r"(?<!\S)--[\w.]+", message)
+            words += [f"--{key}" for key in re.findall(r"Option '([\w.]+)' is not accepted", message)]
+            for option in words:
+                if option not in known:
+                    message += f". {did_you_mean(option, known)}"
+            verb = usage.split()[0]
+            print(f"senet {verb}: {message}\n`senet {verb} --help` has the options.", file=sys.stderr)
+            sys.exit(2)
+
+    return Parser(
+        prog=f"senet {usage}",
+        usage=f"senet {usage} [options]",
+        description=description,
+        print_config=None,
+        allow_abbrev=False,
+    )
+
+
+def _normalised(argv: list[str]) -> list[str]:
+    """The words as jsonargparse wants them.
+
+    ``--config FILE`` goes first, so that all else overrides the file, and a list such as
+    ``--stages 2,3`` gets its brackets.
+    """
+    config: list[str] = []
+    rest: list[str] = []
+    words = iter(word for given in argv for word in _split(given))
+    for word in words:
+        if word in ("--config", "--stages", "--milestones"):
+            bare = word == "--config"
+            value = [each if bare or each == "null" else f"[{each.strip('[]')}]" for each in islice(words, 1)]
+            (config if word == "--config" else rest).extend([word, *value])
+        else:
+            rest.append(word)
+    return config + rest
+
+
+def _split(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
+
+
+def _as_called() -> list[str]:
+    """The command as the user can type it again, also where its environment is not active."""
+    name = program()
+    return [sys.argv[0]] if name == "senet" and not shutil.which(name) else name.split()
+
+
+def _has_keys(config: Any, keys: Sequence[str]) -> bool:
+    """Whether the config file holds all these keys: then it needs no recipe's name to be whole."""
+    import yaml
+
+    found = yaml.safe_load(Path(str(config[-1])).read_text(encoding="utf-8")) if config else None
+    return isinstance(found, dict) and set(keys) <= found.keys()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,164 @@
+"""From a PIL image to the network's input: size, augmentation, normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from senet.data.source import Source, evenly_spaced
+from senet.errors import MissingExtraError, ShapeError
+
+Transform = Callable[[Any], Tensor]
+
+# Images up to this side are taken at their own size; larger ones are resized and cropped.
+SMALL = 64
+
+# What ImageNet networks are trained with everywhere; RGB, of values from 0 to 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# The share of the shorter edge that the evaluation crop keeps: 224 of 256 (section 5.1).
+CROP_SHARE = 224 / 256
+
+_MEASURED_IMAGES = 2_000
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What evaluation does to an image; it travels in the header of the weights.
+
+    Args:
+        channels: 1 or 3.
+        size: the side of the network's square input, in pixels.
+        resize: the shorter edge before the crop, in pixels.
+        mean: per channel, of values from 0 to 1.
+        std: per channel.
+    """
+
+    channels: int
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def evaluation(self) -> Transform:
+        """PIL image to uint8 (channels, size, size): resize, centre crop."""
+        v2 = _transforms()
+        return _Chain([self._resized, v2.CenterCrop(self.size), v2.PILToTensor()])
+
+    def training(self, *, crop: str, pad: int, flip: bool) -> Transform:
+        """PIL image to uint8 (channels, size, size), augmented from torch's global generator.
+
+        Args:
+            crop: "pad" (zeros around, then a random crop), "resized" (random area of 8 to
+                100 % and aspect of 3/4 to 4/3, as GoogLeNet) or "centre" (as in evaluation).
+            pad: the pixels on each side, for "pad".
+            flip: whether half of the images are mirrored.
+        """
+        v2 = _transforms()
+        if crop == "resized":
+            steps = [v2.RandomResizedCrop(self.size, antialias=True)]
+        else:
+            steps = [
+                self._resized,
+                v2.RandomCrop(self.size, pad) if crop == "pad" else v2.CenterCrop(self.size),
+            ]
+        if flip:
+            steps.append(v2.RandomHorizontalFlip())
+        return _Chain([*steps, v2.PILToTensor()])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (N, channels, H, W) to float32 of about zero mean and unit deviation.
+
+        Raises:
+            ShapeError: the images have other channels.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ShapeError(
+                "Preprocessing.normalise(images)",
+                found=f"the images are {tuple(images.shape)}",
+                allowed=f"(N, {self.channels}, H, W)",
+            )
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * 255
+        return (images - mean) / std
+
+    def _resized(self, image: Any) -> Any:
+        # Most small images are as they should be, and asking costs less than resizing.
+        if min(image.size) == self.resize:
+            return image
+        return _transforms().functional.resize(image, [self.resize], antialias=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` gave."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def preprocessing_for(
+    source: Source, channels: int, *, image_size: int | None, network_size: int
+) -> Preprocessing:
+    """The preprocessing that fits some images, decided by a sample of them.
+
+    Small images (none of 50, evenly spaced, above 64 pixels) are brought to the size of the smallest
+    and normalised by their own mean and deviation, measured on up to 2,000. Larger ones are resized
+    and cropped to the network's size and normalised with ImageNet's.
+
+    Args:
+        source: the images to train on.
+        channels: of the images.
+        image_size: the size asked for, in pixels; None decides as above.
+        network_size: the size that the network was designed for.
+    """
+    sides = [side for index in evenly_spaced(len(source), 50) for side in source.read(index)[0].size]
+    if max(sides) <= SMALL:
+        size = image_size or min(sides)
+        # Not made larger and cropped: a small image has no margin to lose.
+        return Preprocessing(channels, size, size, *_measure(source, channels))
+    size = image_size or network_size
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
+    return Preprocessing(channels, size, round(size / CROP_SHARE), mean, std)
+
+
+def _measure(source: Source, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    images = (source.read(index)[0] for index in evenly_spaced(len(source), _MEASURED_IMAGES))
+    pixels = np.concatenate([np.asarray(image, dtype=np.float64).reshape(-1, channels) for image in images])
+    mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
+    # A channel that never changes carries nothing, but must not divide by zero.
+    return _rounded(mean), _rounded(np.where(std > 0, std, 1.0))
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Steps in a row; a class and not a closure, so that other processes can be given it."""
+
+    steps: Sequence[Callable[[Any], Any]]
+
+    def __call__(self, image: Any) -> Tensor:
+        for step in self.steps:
+            image = step(image)
+        result: Tensor = image
+        return result
+
+
+def _transforms() -> Any:
+    try:
+        from torchvision.transforms import v2
+    except ImportError as error:
+        raise MissingExtraError.of("torchvision", extra="train", need="preparing images") from error
+    return v2

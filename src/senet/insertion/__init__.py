@@ -1,0 +1,1 @@
+"""Where SE stands in a network: the paper's placements as data."""

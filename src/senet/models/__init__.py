@@ -1,0 +1,11 @@
+"""The networks of the paper, plain and SE from one definition, and the registry of their names."""
+
+from senet.models import resnet as resnet  # registers its networks
+from senet.models.loading import load as load
+from senet.models.loading import path_named as path_named
+from senet.models.registry import ModelInfo as ModelInfo
+from senet.models.registry import NetworkConfig as NetworkConfig
+from senet.models.registry import build as build
+from senet.models.registry import info as info
+from senet.models.registry import list_models as list_models
+from senet.models.registry import parameter_count as parameter_count

@@ -1,0 +1,247 @@
+"""The names of networks, and how one is built from its name.
+
+A family registers each plain name once; its SE twin ``se_NAME`` comes of itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from senet import weights as weight_files
+from senet.block import SEConfig
+from senet.errors import OptionError, check_choice, check_options, did_you_mean, require, require_count
+from senet.insertion.placement import placement_named
+
+LAYOUTS = ("modern", "original")
+
+# What every family's constructor takes; whatever else it takes is an option of its own.
+_COMMON = ("num_classes", "in_channels", "se", "placement", "stages", "layout")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the registry knows of a name.
+
+    Args:
+        name: as for ``build``.
+        family: the architecture it is a row of.
+        input_size: (C, H, W) of the images that it was designed for.
+        se: whether it has SE blocks unless told otherwise.
+        options: the options that its family adds to those of ``build``.
+    """
+
+    name: str
+    family: str
+    input_size: tuple[int, int, int]
+    se: bool
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that decides a network but its weights; ``build`` makes it, JSON carries it.
+
+    Args:
+        name: of the registry.
+        num_classes: of the classifier.
+        in_channels: of the images.
+        se: the SE blocks' config, None for a plain network.
+        placement: where SE stands in a unit.
+        stages: the stages that have SE, None for all.
+        layout: "modern" or "original".
+        options: of the family.
+
+    Raises:
+        OptionError: a name, an option or a value is not allowed.
+    """
+
+    name: str
+    num_classes: int = 1000
+    in_channels: int = 3
+    se: SEConfig | None = None
+    placement: str = "standard"
+    stages: tuple[int, ...] | None = None
+    layout: str = "modern"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        known = _known(self.name)
+        require_count("num_classes", self.num_classes)
+        require_count("in_channels", self.in_channels)
+        require("se", self.se, self.se is None or isinstance(self.se, SEConfig), "'auto', an SEConfig, None")
+        listed = self.stages is None or isinstance(self.stages, tuple)
+        require("stages", self.stages, listed, "None, or stages such as (2, 3)")
+        placement_named(self.placement)
+        check_choice(f"layout={self.layout!r}", self.layout, LAYOUTS)
+        if self.se is None and (self.placement != "standard" or self.stages is not None):
+            raise OptionError(
+                f"build({self.name!r}, placement={self.placement!r}, stages={self.stages!r})",
+                found="the network has no SE block to place",
+                do="Give se=SEConfig(), or take the name with se_ before it.",
+            )
+        options = [name for name in self.options if name not in known.info.options]
+        check_options(f"build({self.name!r})", options, sorted({*known.info.options, *_COMMON, "weights"}))
+
+    def build(self) -> nn.Module:
+        """The network, freshly initialised, with this config as its ``config``."""
+        make = _known(self.name).make
+        common = {name: getattr(self, name) for name in _COMMON}
+        model = make(**common, **self.options)
+        model.config = self  # type: ignore[assignment]
+        return model
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config that ``to_dict`` gave."""
+        se, stages = values["se"], values["stages"]
+        return cls(
+            **{
+                **values,
+                "se": None if se is None else SEConfig.from_dict(se),
+                "stages": None if stages is None else tuple(stages),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    info: ModelInfo
+    make: Callable[..., nn.Module]
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register(
+    name: str,
+    make: Callable[..., nn.Module],
+    *,
+    family: str,
+    input_size: tuple[int, int, int],
+    se_by_default: bool = False,
+) -> None:
+    """Registers a network under its plain name, and as ``se_NAME`` with SE.
+
+    Args:
+        name: the plain name.
+        make: builds it from num_classes, in_channels, se, placement, stages, layout and the
+            family's own options, all by keyword.
+        family: the architecture's name.
+        input_size: (C, H, W) that it was designed for.
+        se_by_default: the name itself means the SE network (SENet-154); it has no twin.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+    options = tuple(
+        parameter.name
+        for parameter in inspect.signature(make).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _COMMON
+    )
+    names = {name: se_by_default} if se_by_default else {name: False, f"se_{name}": True}
+    for each, se in names.items():
+        if each in _ENTRIES:
+            raise OptionError(f"register({each!r})", found="the name is taken", do="Choose another.")
+        _ENTRIES[each] = _Entry(ModelInfo(each, family, input_size, se, options), make)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The registered names that match a shell pattern such as ``"se_*"``, sorted."""
+    return sorted(fnmatch.filter(_ENTRIES, pattern), key=_natural)
+
+
+def info(name: str) -> ModelInfo:
+    """What is known of a name; OptionError, naming the nearest, if there is no such network."""
+    return _known(name).info
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    weights: str | Path | None = None,
+    se: Literal["auto"] | SEConfig | None = "auto",
+    placement: str = "standard",
+    stages: Sequence[int] | None = None,
+    layout: str = "modern",
+    **options: Any,
+) -> nn.Module:
+    """Builds a network of the paper, plain or SE.
+
+    Args:
+        name: one of ``list_models()``.
+        num_classes: of the classifier.
+        in_channels: of the images.
+        weights: a weights file or run folder of ours to load, None for a fresh start.
+        se: "auto" (as the name says), a config for the blocks, or None for the plain network.
+        placement: where SE stands in a unit: standard, pre, post, identity or 3x3
+            (Figure 5, Tables 14 and 15).
+        stages: the stages that get SE, such as (2, 3) for conv2_x and conv3_x; None for all
+            (Table 13).
+        layout: "modern" (stride on the 3×3, padded pooling) or "original" (as released: stride
+            on the first 1×1 of ResNet's bottlenecks, unpadded pooling in ceil mode). CIFAR
+            networks are the same in both.
+        **options: the family's own, such as ``dropout`` or ``shortcut``.
+
+    Returns:
+        The network in training mode; its ``config`` rebuilds it.
+
+    Raises:
+        OptionError: a name, an option or a value is not allowed.
+        WeightsError: the weights cannot be read or do not fit.
+    """
+    if isinstance(se, str):
+        check_choice(f"build({name!r}, se={se!r})", se, ("auto",))
+        se = SEConfig() if info(name).se else None
+    config = NetworkConfig(
+        name=name,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        se=se,
+        placement=placement,
+        stages=tuple(stages) if isinstance(stages, Iterable) else stages,
+        layout=layout,
+        options=options,
+    )
+    model = config.build()
+    if weights is not None:
+        weight_files.load(model, weights)
+    return model
+
+
+def parameter_count(name: str, **arguments: Any) -> int:
+    """The learnable parameters of ``build(name, **arguments)``, counted without memory for them."""
+    with torch.device("meta"):
+        model = build(name, **arguments)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _known(name: str) -> _Entry:
+    if name not in _ENTRIES:
+        raise OptionError(
+            f"build({name!r})",
+            found="there is no such network",
+            allowed="the names of senet.list_models()",
+            do=did_you_mean(name, _ENTRIES),
+        )
+    return _ENTRIES[name]
+
+
+def _natural(name: str) -> list[int | str]:
+    # Numbers as numbers: resnet18 stands before resnet101.
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,200 @@
+"""Residual networks, plain and SE from one definition: ResNet, ResNeXt, SENet-154, CIFAR ResNet.
+
+A network is a row of ``IMAGENET_ROWS`` or ``CIFAR_ROWS``: which unit, how many, how wide, which
+stem. Names of modules are torchvision's, so its checkpoints fit. "Stage k" is the paper's
+conv{k}_x and the module ``layer{k-1}``.
+
+Sources: He et al. 2015 (ResNet; section 4.2 for CIFAR), Xie et al. 2017 (ResNeXt), the SE paper's
+appendix and the released prototxt (SENet-154).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from senet.block import SEConfig
+from senet.errors import OptionError, check_choice, require
+from senet.models.registry import register
+from senet.models.units import BasicUnit, BottleneckUnit, ResidualUnit, Shortcut, pad, project
+
+SHORTCUTS: dict[str, Shortcut] = {"project": project, "pad": pad}
+
+Unit = Callable[..., ResidualUnit]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What makes one residual network, as data.
+
+    Args:
+        unit: makes a unit from (entering, planes, stride).
+        depths: units per stage, from stage 2 on.
+        planes: of the first stage; doubled with each stage.
+        stem: "conv7" (7×7 with stride 2, pooling), "deep" (three 3×3 in place of the 7×7,
+            SENet-154) or "conv3" (one 3×3, CIFAR).
+        shortcut: where a unit changes size, a name of ``SHORTCUTS``.
+        project: the projection, where it is not 1×1.
+        dropout: before the classifier.
+        original_unit: the unit of the original layout, where it differs.
+    """
+
+    unit: Unit
+    depths: tuple[int, ...]
+    planes: int = 64
+    stem: str = "conv7"
+    shortcut: str = "project"
+    project: Shortcut = project
+    dropout: float = 0.0
+    original_unit: Unit | None = None
+
+
+_ResNet = partial(Row, BottleneckUnit, original_unit=partial(BottleneckUnit, stride_first=True))
+_ResNeXt = partial(Row, partial(BottleneckUnit, groups=32, base_width=4))
+_Cifar = partial(Row, BasicUnit, planes=16, stem="conv3", shortcut="pad")
+
+IMAGENET_ROWS: dict[str, Row] = {
+    "resnet18": Row(BasicUnit, (2, 2, 2, 2)),
+    "resnet34": Row(BasicUnit, (3, 4, 6, 3)),
+    "resnet50": _ResNet((3, 4, 6, 3)),
+    "resnet101": _ResNet((3, 4, 23, 3)),
+    "resnet152": _ResNet((3, 8, 36, 3)),
+    "resnext50_32x4d": _ResNeXt((3, 4, 6, 3)),
+    "resnext101_32x4d": _ResNeXt((3, 4, 23, 3)),
+    "senet154": Row(
+        partial(BottleneckUnit, groups=64, base_width=4, halve_first=True),
+        (3, 8, 36, 3),
+        stem="deep",
+        project=partial(project, kernel=3),
+        dropout=0.2,
+    ),
+}
+
+# Depth is 6n + 2 (He et al. 2015, section 4.2).
+CIFAR_ROWS: dict[str, Row] = {f"resnet{6 * n + 2}": _Cifar((n, n, n)) for n in (3, 5, 7, 9, 18)}
+
+
+class ResNet(nn.Module):
+    """A residual network of one row, with or without SE.
+
+    Args:
+        row: the network's data.
+        num_classes: of the classifier.
+        in_channels: of the images.
+        se: the SE blocks' config, or None for the plain network.
+        placement: where SE stands in a unit.
+        stages: the stages that get SE (Table 13), None for all.
+        layout: "modern" or "original" (stride on the first 1×1 where the original has it,
+            stem pooling unpadded in ceil mode, as released).
+        shortcut: "project" or "pad", in place of the row's.
+        dropout: before the classifier, in place of the row's.
+
+    Raises:
+        OptionError: a stage does not exist, the placement does not fit the units, or an option
+            has no such value.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        *,
+        num_classes: int,
+        in_channels: int,
+        se: SEConfig | None,
+        placement: str,
+        stages: Sequence[int] | None,
+        layout: str,
+        shortcut: str | None = None,
+        dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        shortcut = row.shortcut if shortcut is None else shortcut
+        check_choice(f"shortcut={shortcut!r}", shortcut, SHORTCUTS)
+        dropout = row.dropout if dropout is None else dropout
+        share = isinstance(dropout, int | float) and 0 <= dropout < 1
+        require("dropout", dropout, share, "0 <= dropout < 1")
+        original = layout == "original"
+        existing = range(2, 2 + len(row.depths))
+        with_se = _checked_stages(stages, existing)
+
+        self.conv1, width = _first_convolution(row, in_channels)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool: nn.Module = nn.Identity()
+        if row.stem != "conv3":
+            self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if original else nn.MaxPool2d(3, 2, padding=1)
+
+        make = partial(
+            row.original_unit if original and row.original_unit else row.unit,
+            shortcut=row.project if shortcut == "project" else SHORTCUTS[shortcut],
+            placement=placement,
+        )
+        for stage, depth in zip(existing, row.depths, strict=True):
+            units = []
+            for index in range(depth):
+                stride = 2 if stage > 2 and index == 0 else 1
+                unit = make(width, row.planes * 2 ** (stage - 2), stride, se=se if stage in with_se else None)
+                width = unit.channels.leaving
+                units.append(unit)
+            self.add_module(f"layer{stage - 1}", nn.Sequential(*units))
+        self.layer_names = tuple(f"layer{stage - 1}" for stage in existing)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(width, num_classes)
+        for module in self.modules():
+            # He et al. 2015, as the paper trains; SE blocks have initialised themselves.
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, in_channels, H, W) to class scores (N, num_classes)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.layer_names:
+            x = getattr(self, name)(x)
+        scores: Tensor = self.fc(self.dropout(x.mean((2, 3))))
+        return scores
+
+
+def _first_convolution(row: Row, in_channels: int) -> tuple[nn.Module, int]:
+    """The stem up to its last batch norm, and its channels."""
+    if row.stem == "conv3":
+        return nn.Conv2d(in_channels, row.planes, 3, padding=1, bias=False), row.planes
+    if row.stem == "conv7":
+        return nn.Conv2d(in_channels, 64, 7, 2, padding=3, bias=False), 64
+    deep = nn.Sequential(
+        nn.Conv2d(in_channels, 64, 3, 2, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 128, 3, padding=1, bias=False),
+    )
+    return deep, 128
+
+
+def _checked_stages(stages: Sequence[int] | None, existing: range) -> tuple[int, ...]:
+    if stages is None:
+        return tuple(existing)
+    unknown = [stage for stage in stages if stage not in existing]
+    if unknown or not stages:
+        raise OptionError(
+            f"stages={tuple(stages)}",
+            found=f"there is no stage {unknown[0]}" if unknown else "no stage is named",
+            allowed=", ".join(str(stage) for stage in existing),
+            do="Stage k is the paper's conv{k}_x, the module layer{k-1}.",
+        )
+    return tuple(sorted(set(stages)))
+
+
+for _rows, _input_size in ((IMAGENET_ROWS, (3, 224, 224)), (CIFAR_ROWS, (3, 32, 32))):
+    for _name, _row in _rows.items():
+        register(
+            _name,
+            partial(ResNet, _row),
+            family="resnet",
+            input_size=_input_size,
+            se_by_default=_name == "senet154",
+        )

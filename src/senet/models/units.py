@@ -1,0 +1,196 @@
+"""Residual units: the branch, the shortcut, and SE at one of the paper's places in them (Figure 5).
+
+Names of modules are torchvision's; the SE block of a unit is its ``se``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senet.block import SEConfig, SqueezeExcitation
+from senet.insertion.placement import Placement, UnitChannels, placement_named
+
+# From (entering, leaving, stride) to the shortcut, None where it is the input itself.
+Shortcut = Callable[[int, int, int], nn.Module | None]
+
+
+class ResidualUnit(nn.Module):
+    """What the two kinds of unit share: a shortcut, and at most one SE block at one place."""
+
+    channels: UnitChannels
+    downsample: nn.Module | None
+    placement: Placement | None
+    se: SqueezeExcitation | None
+
+    def finish(
+        self, channels: UnitChannels, downsample: nn.Module | None, se: SEConfig | None, placement: str
+    ) -> None:
+        """Adds what comes after the convolutions, in the order in which checkpoints have it.
+
+        Args:
+            channels: what enters, is in the middle, leaves.
+            downsample: the shortcut, None where it is the input itself.
+            se: the block's config, None for a plain unit.
+            placement: where the block stands, a name of ``PLACEMENTS``.
+        """
+        self.channels = channels
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+        self.placement = None if se is None else placement_named(placement)
+        self.se = None
+        if se is not None and self.placement is not None:
+            self.se = se.build(self.placement.channels_in(channels))
+
+    def at(self, placement: str, tensor: Tensor) -> Tensor:
+        """``tensor`` gated if SE stands at ``placement``, else ``tensor`` itself."""
+        if self.se is None or self.placement is None or self.placement.name != placement:
+            return tensor
+        gated: Tensor = self.se(tensor)
+        return gated
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the branch is added to."""
+        return self.at("identity", x if self.downsample is None else self.downsample(x))
+
+
+class BasicUnit(ResidualUnit):
+    """Two 3×3 convolutions (ResNet-18/34, CIFAR).
+
+    Args:
+        entering: channels of the input.
+        planes: channels of both convolutions, and of the output.
+        stride: of the first convolution.
+        shortcut: makes the shortcut.
+        se: the SE block's config, or None.
+        placement: where the block stands; "3x3" is not defined here.
+    """
+
+    def __init__(
+        self,
+        entering: int,
+        planes: int,
+        stride: int,
+        *,
+        shortcut: Shortcut,
+        se: SEConfig | None,
+        placement: str,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(entering, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        channels = UnitChannels(entering, None, planes)
+        self.finish(channels, shortcut(entering, planes, stride), se, placement)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, entering, H, W) to (N, planes, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        u = self.at("pre", x)
+        u = self.relu(self.bn1(self.conv1(u)))
+        u = self.bn2(self.conv2(u))
+        u = self.at("standard", u)
+        return self.at("post", self.relu(u + self.shortcut(x)))
+
+
+class BottleneckUnit(ResidualUnit):
+    """1×1, 3×3, 1×1 (ResNet-50 and deeper, ResNeXt, SENet-154).
+
+    Args:
+        entering: channels of the input.
+        planes: a quarter of the output's channels.
+        stride: of the unit.
+        shortcut: makes the shortcut.
+        se: the SE block's config, or None.
+        placement: where the block stands.
+        groups: of the 3×3 convolution (32 in ResNeXt, 64 in SENet-154).
+        base_width: the 3×3 has planes · base_width / 64 · groups channels.
+        halve_first: the first 1×1 has half of those (SENet-154).
+        stride_first: the stride sits on the first 1×1, as in the original ResNets, not on the 3×3.
+    """
+
+    def __init__(
+        self,
+        entering: int,
+        planes: int,
+        stride: int,
+        *,
+        shortcut: Shortcut,
+        se: SEConfig | None,
+        placement: str,
+        groups: int = 1,
+        base_width: int = 64,
+        halve_first: bool = False,
+        stride_first: bool = False,
+    ) -> None:
+        super().__init__()
+        leaving = 4 * planes
+        width = planes * base_width // 64 * groups
+        first = width // 2 if halve_first else width
+        stride1, stride2 = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(entering, first, 1, stride1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, width, 3, stride2, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, leaving, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(leaving)
+        channels = UnitChannels(entering, width, leaving)
+        self.finish(channels, shortcut(entering, leaving, stride), se, placement)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, entering, H, W) to (N, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        u = self.at("pre", x)
+        u = self.relu(self.bn1(self.conv1(u)))
+        u = self.relu(self.bn2(self.conv2(u)))
+        u = self.at("3x3", u)
+        u = self.bn3(self.conv3(u))
+        u = self.at("standard", u)
+        return self.at("post", self.relu(u + self.shortcut(x)))
+
+
+class PadShortcut(nn.Module):
+    """The shortcut without parameters: every stride-th pixel, zeros for the new channels.
+
+    (He et al. 2015, option A.)
+
+    Args:
+        entering: channels of the input.
+        leaving: channels of the output.
+        stride: of the unit.
+    """
+
+    def __init__(self, entering: int, leaving: int, stride: int) -> None:
+        super().__init__()
+        before = (leaving - entering) // 2
+        self.padding = (0, 0, 0, 0, before, leaving - entering - before)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, entering, H, W) to (N, leaving, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+def project(entering: int, leaving: int, stride: int, *, kernel: int = 1) -> nn.Module | None:
+    """A convolution and a batch norm where the unit changes size, else None.
+
+    Args:
+        entering: channels of the input.
+        leaving: channels of the output.
+        stride: of the unit.
+        kernel: where the stride is not 1 (3 in SENet-154); else 1.
+    """
+    if stride == 1:
+        kernel = 1
+        if entering == leaving:
+            return None
+    return nn.Sequential(
+        nn.Conv2d(entering, leaving, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(leaving),
+    )
+
+
+def pad(entering: int, leaving: int, stride: int) -> nn.Module | None:
+    """A PadShortcut where the unit changes size, else None."""
+    return None if stride == 1 and entering == leaving else PadShortcut(entering, leaving, stride)

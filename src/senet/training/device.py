@@ -1,0 +1,39 @@
+"""The device that a user names."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from senet.errors import OptionError
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; auto is the GPU if there is one, else the CPU.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    allowed = "auto, cpu, cuda, cuda:N"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device {name!r}", f"it cannot be used ({error})", allowed) from error
+    if device.type == "meta":
+        raise OptionError(f"device {name!r}", "it holds no numbers", allowed)
+    return device
+
+
+def worker_count(asked: int | None, device: torch.device) -> int:
+    """The number of processes that prepare images: as asked, or by the device.
+
+    Where the network itself runs on the CPU, other processes only take its cores (measured:
+    docs/results.md); beside a GPU, all cores but one, 8 at most.
+    """
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))

@@ -1,0 +1,28 @@
+import pytest
+
+from senet.errors import OptionError
+from senet.insertion.placement import PLACEMENTS, UnitChannels, placement_named
+
+BOTTLENECK = UnitChannels(entering=256, middle=128, leaving=512)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("standard", 512), ("pre", 256), ("post", 512), ("identity", 512), ("3x3", 128)]
+)
+def test_each_placement_gates_one_tensor(name: str, channels: int) -> None:
+    assert placement_named(name).channels_in(BOTTLENECK) == channels
+
+
+def test_these_are_the_papers_placements() -> None:
+    assert list(PLACEMENTS) == ["standard", "pre", "post", "identity", "3x3"]
+    assert all(name == placement.name for name, placement in PLACEMENTS.items())
+
+
+def test_a_basic_unit_has_no_3x3_inside() -> None:
+    with pytest.raises(OptionError, match="Use a bottleneck network"):
+        placement_named("3x3").channels_in(UnitChannels(64, None, 64))
+
+
+def test_an_unknown_placement_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="Did you mean 'standard'"):
+        placement_named("standart")

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import Tensor
+
+from senet import functional
+from senet.errors import DtypeError, OptionError, ShapeError
+from senet.kernels import reference
+
+
+@pytest.mark.parametrize("mode", functional.SQUEEZES)
+def test_squeeze_of_every_rank(mode: str) -> None:
+    for spatial in ((7,), (5, 3), (2, 3, 4)):
+        u = torch.randn(2, 3, *spatial)
+        flat = u.flatten(2)
+        wanted = flat.mean(2) if mode == "avg" else flat.max(2).values
+        torch.testing.assert_close(functional.squeeze(u, mode), wanted)
+
+
+@pytest.mark.parametrize("gate", functional.GATES)
+@pytest.mark.parametrize("one_at_zero", [False, True])
+def test_excite_chooses_the_gate(gate: str, one_at_zero: bool) -> None:
+    table = reference.ONE_AT_ZERO if one_at_zero else reference.GATES
+    z, w1, w2 = torch.rand(2, 4), torch.rand(3, 4), torch.randn(4, 3)
+    found = functional.excite(z, w1, None, w2, None, gate=gate, one_at_zero=one_at_zero)
+    torch.testing.assert_close(found, table[gate](z @ w1.T @ w2.T))
+
+
+def test_scale_add_is_the_end_of_a_residual_branch() -> None:
+    u, s, residual = torch.randn(2, 3, 4, 4), torch.rand(2, 3), torch.randn(2, 3, 4, 4)
+    plain = functional.scale(u, s) + residual
+    assert torch.equal(functional.scale_add(u, s, residual), plain)
+    assert torch.equal(functional.scale_add(u, s, residual, activation="relu"), plain.relu())
+
+
+def test_gradients_of_all_functions() -> None:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    u, residual, s = draw(2, 3, 2, 3), draw(2, 3, 2, 3), draw(2, 3)
+    mask = torch.rand(2, 2, 3) < 0.7
+    for mode in functional.SQUEEZES:
+        assert torch.autograd.gradcheck(lambda u, mode=mode: functional.squeeze(u, mode), (u,))
+        assert torch.autograd.gradcheck(lambda u, mode=mode: functional.squeeze(u, mode, mask), (u,))
+    assert torch.autograd.gradcheck(functional.excite, (draw(2, 4), draw(3, 4), draw(3), draw(4, 3), draw(4)))
+    assert torch.autograd.gradcheck(functional.scale, (u, s))
+    assert torch.autograd.gradcheck(
+        lambda *args: functional.scale_add(*args, activation="relu"), (u, s, residual)
+    )
+
+
+def _excite(b1: Tensor | None = None, b2: Tensor | None = None) -> Tensor:
+    return functional.excite(torch.ones(2, 4), torch.ones(3, 4), b1, torch.ones(4, 3), b2)
+
+
+U = torch.zeros(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: functional.squeeze(torch.zeros(2, 3)), ShapeError, "2 dimensions.*unsqueeze"),
+        (lambda: functional.squeeze(torch.zeros(1, 2, 3, 4, 5, 6)), ShapeError, "6 dimensions"),
+        (lambda: functional.squeeze(torch.zeros(2, 3, 0, 4)), ShapeError, "no positions"),
+        (lambda: functional.squeeze(U.int()), DtypeError, "torch.int32"),
+        (lambda: functional.squeeze(U, "mean"), OptionError, "Allowed: avg, max"),
+        (lambda: functional.squeeze(U, mask=torch.ones(2, 4)), ShapeError, r"\(2, 4, 4\)"),
+        (lambda: functional.squeeze(U, mask=torch.ones(2, 4, 4)), DtypeError, "mask != 0"),
+        (lambda: functional.scale(U, torch.ones(2, 4)), ShapeError, "one gate per sample and channel"),
+        (lambda: functional.scale(U, torch.ones(2, 3, 1, 1)), ShapeError, "one gate per sample"),
+        (lambda: functional.scale_add(U, torch.ones(2, 3), U[:1]), ShapeError, "Project the shortcut"),
+        (
+            lambda: functional.scale_add(U, torch.ones(2, 3), U, activation="gelu"),
+            OptionError,
+            "Allowed: relu",
+        ),
+        (
+            lambda: functional.excite(torch.ones(2, 4), torch.ones(2, 3), None, torch.ones(3, 2), None),
+            ShapeError,
+            r"\(2, 4\), \(2, 3\), None, \(3, 2\), None",
+        ),
+        (lambda: _excite(b1=torch.ones(4)), ShapeError, r"\(hidden,\) or None"),
+        (lambda: _excite(b1=torch.ones(1)), ShapeError, r"\(hidden,\) or None"),
+        (lambda: _excite(b2=torch.ones(2, 4)), ShapeError, r"\(C,\) or None"),
+        (
+            lambda: functional.excite(
+                torch.ones(2, 4), torch.ones(2, 4), None, torch.ones(4, 2), None, gate="sigmod"
+            ),
+            OptionError,
+            "Did you mean 'sigmoid'",
+        ),
+    ],
+)
+def test_bad_input(call, error: type[Exception], words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=words):
+        call()

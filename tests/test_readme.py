@@ -1,0 +1,58 @@
+"""The README is true: its snippets run, its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from senet.cli import VERBS, main
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+COMMANDS = [
+    line.split("#")[0].split("&&")[-1].strip()
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if re.match(r"\$ (.*&& )?(\S*/)?senet ", line)
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_run(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    outputs = re.findall(r"# prints: (.*)", snippet)
+    assert outputs, "a snippet says what it prints"
+    for wanted in outputs:
+        assert wanted in printed
+
+
+def test_there_are_snippets_and_commands() -> None:
+    assert SNIPPETS
+    assert len(COMMANDS) >= 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_folder: Path, image_folder: Path
+) -> None:
+    """As written, but for fewer epochs, and small images of ours where a folder is named."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command.removeprefix("$ "))
+    assert words[0].endswith("senet")
+    replaced = [
+        re.sub(r"^shards:.*", f"shards:{shard_folder}", re.sub(r"^folder:.*", f"folder:{image_folder}", word))
+        for word in words[1:]
+    ]
+    if replaced[0] == "train":
+        replaced = [*replaced, "--epochs", "1", "--batch_size", "4" if "--data" in replaced else "64"]
+    if replaced[0] == "eval":
+        assert main(["train", "--epochs", "1", "--run", replaced[1]]) == 0
+    assert main(replaced) == 0
+
+
+def test_every_verb_is_named() -> None:
+    for verb in VERBS:
+        assert f"senet {verb}" in README

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from senet.errors import OptionError
+from senet.training.device import device_named, worker_count
+
+
+def test_auto_takes_a_gpu_if_there_is_one() -> None:
+    assert device_named("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_named("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(OptionError, match="Allowed: auto, cpu"):
+        device_named(name)
+
+
+def test_workers_help_only_beside_a_gpu() -> None:
+    assert worker_count(None, torch.device("cpu")) == 0
+    assert 1 <= worker_count(None, torch.device("cuda")) <= 8
+    assert worker_count(3, torch.device("cpu")) == 3
