@@ -197,3 +197,51 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "senet", "--version"], capture_output=True, text=True, check=True
     )
     assert found.stdout.startswith("senet ")
+
+
+def test_plan_shows_a_network_its_unit_and_its_places(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "torchvision:resnet18"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "ResNet: 8 places for SE, 89,080 parameters more\n\nlayer1.0\nx ─┬─ branch ─[SE 64→4→64]─ + "
+    )
+    assert "layer4.1  residual      5  standard   output of layer4.1.bn2" in out
+    assert "3 x in a shortcut: layer2.0.downsample.0" in out
+
+
+def test_plan_takes_options(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--placement", "pre", "--where", "4,layer4.*", "--reduction", "8", "--bias", "false", "--json"]
+    assert main(["plan", "se_resnet18", *words]) == 1
+    assert "8 x channel attention is there already" in capsys.readouterr().err
+    assert main(["plan", "resnet18", "--input", "3x64x64", *words]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["network"] == "resnet18"
+    assert [site["block"] for site in printed["sites"]] == [
+        "layer3.0.se",
+        "layer3.1.se",
+        "layer4.0.se",
+        "layer4.1.se",
+    ]
+    assert {site["placement"] for site in printed["sites"]} == {"pre"}
+    assert printed["sites"][0]["hidden"] == 128 // 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["torchvision:vit_b_16"], "no place for SE"),
+        (["resnet18", "--input", "3x"], "Allowed: CxHxW"),
+        (["resnet18", "--where", "9"], "stages 2, 3, 4, 5"),
+        (["resnet18", "--where", ""], "it names nothing"),
+        (["timm:resnt18"], "Did you mean"),
+    ],
+)
+def test_plan_says_why_not(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m senet models | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr

@@ -19,7 +19,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_named_files_and_tests_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:tests|docs|benchmarks|src)/[\w/.]+\.\w+)`", text):
+    for path in re.findall(r"`((?:tests|docs|benchmarks|src|surveys|examples)/[\w/.]+\.\w+)`", text):
         assert (ROOT / path).exists(), path
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in TESTS, name

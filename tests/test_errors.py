@@ -19,6 +19,8 @@ def test_every_class_is_a_built_in_too() -> None:
         errors.DataError: RuntimeError,
         errors.RunError: RuntimeError,
         errors.RecordingError: RuntimeError,
+        errors.TraceError: RuntimeError,
+        errors.InsertionError: ValueError,
         errors.MissingExtraError: ImportError,
     }
     family = {

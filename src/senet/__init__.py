@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from senet.block import SEConfig as SEConfig
     from senet.block import SqueezeExcitation as SqueezeExcitation
     from senet.errors import SenetError as SenetError
+    from senet.insertion.plan import plan as plan
+    from senet.insertion.surgery import insert as insert
+    from senet.insertion.surgery import remove as remove
     from senet.models import build as build
     from senet.models import info as info
     from senet.models import list_models as list_models
@@ -30,9 +33,12 @@ _HOME = {
     "SqueezeExcitation": "senet.block",
     "build": "senet.models",
     "info": "senet.models",
+    "insert": "senet.insertion.surgery",
     "list_models": "senet.models",
     "load": "senet.models",
+    "plan": "senet.insertion.plan",
     "record_gates": "senet.analysis.gates",
+    "remove": "senet.insertion.surgery",
 }
 _ROOMS = ("functional", "kernels", "models", "weights")
 

@@ -81,6 +81,11 @@ class SEConfig:
             )
         return width
 
+    def parameters(self, channels: int) -> int:
+        """How many a block for ``channels`` has (equation 5 for one block, and the biases)."""
+        width = self.hidden_width(channels)
+        return 2 * channels * width + (channels + width if self.bias else 0)
+
     def build(self, channels: int) -> SqueezeExcitation:
         """The block of this config for ``channels``."""
         return SqueezeExcitation(channels, **dataclasses.asdict(self))
@@ -113,6 +118,9 @@ class SqueezeExcitation(nn.Module):
         >>> block(u).shape, block.gate(u).shape
         (torch.Size([8, 256, 56, 56]), torch.Size([8, 256]))
     """
+
+    # Whether senet.insert has put it where it is; senet.remove takes those out.
+    inserted = False
 
     def __init__(
         self,

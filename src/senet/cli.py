@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         VERBS[verb](rest)
     except SenetError as error:
         print(f"senet {verb}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as by `| head`; nothing more can be said, at the exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print(f"senet {verb}: interrupted", file=sys.stderr)
@@ -166,7 +170,68 @@ def models(argv: list[str]) -> None:
     print(json.dumps(rows) if options.json else Table(rows))
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"train": train, "eval": evaluate, "models": models}
+def plan(argv: list[str]) -> None:
+    """Show where SE goes in any network."""
+    parser = _parser("plan MODEL", "Shows where SE goes in a network, and what is left alone. Needs no data.")
+    parser.add_argument(
+        "model", help="torchvision:NAME, timm:NAME, package.module:factory, or a name of `senet models`"
+    )
+    parser.add_argument(
+        "--placement", type=str, default="standard", help="standard, pre, post, identity, 3x3"
+    )
+    parser.add_argument("--where", type=str | None, help="stages or names, such as 4,5 or 'layer3.*'")
+    parser.add_argument("--input", type=str | None, help="CxHxW of an image; none: the usual sizes are tried")
+    parser.add_argument("--reduction", type=int, default=16, help="r: the hidden width is C // r")
+    parser.add_argument("--bias", type=bool, default=True, help="whether the two layers have biases")
+    parser.add_argument("--json", action="store_true", help="print the plan for programs, and only that")
+    options = parser.parse_args(argv)
+
+    import torch
+
+    from senet.insertion.plan import plan as planned
+    from senet.insertion.surgery import check
+    from senet.models import load
+    from senet.report.terminal import unit_picture
+
+    try:
+        # Shapes are all that a plan needs; a network that cannot be made without memory gets some.
+        with torch.device("meta"):
+            model = load(options.model)
+    except (NotImplementedError, RuntimeError, OptionError):
+        model = load(options.model)
+    words = None if options.where is None else [word for word in options.where.split(",") if word.strip()]
+    found = planned(
+        model,
+        placement=options.placement,
+        where=None if words is None else [int(word) if word.isdigit() else word for word in words],
+        example=None if options.input is None else torch.empty(2, *_sizes(options.input), device="meta"),
+        reduction=options.reduction,
+        bias=options.bias,
+    )
+    check(model, found)
+    if options.json:
+        print(json.dumps({"network": options.model, "parameters": found.parameters, "sites": found.rows}))
+        return
+    first = found.sites[0]
+    print(
+        f"{found.headline}\n\n{first.unit or 'the network'}\n{unit_picture(first, found.rows[0]['hidden'])}\n"
+    )
+    print(f"{found.table}\n{found.left_text()}\n\nin Python   senet.insert(model)")
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = text.lower().split("x")
+    if not all(size.isdigit() and int(size) for size in sizes):
+        raise OptionError(f"--input {text!r}", "it is no size", "CxHxW, such as 3x224x224")
+    return [int(size) for size in sizes]
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "eval": evaluate,
+    "models": models,
+    "plan": plan,
+}
 
 
 def _summarise(result: TrainResult) -> None:

@@ -59,6 +59,14 @@ class RecordingError(SenetError, RuntimeError):
     """A recording saw nothing."""
 
 
+class TraceError(SenetError, RuntimeError):
+    """A network could not be followed."""
+
+
+class InsertionError(SenetError, ValueError):
+    """SE cannot be put into this network, or removed from it."""
+
+
 class MissingExtraError(SenetError, ImportError):
     """An optional package is needed and not installed."""
 

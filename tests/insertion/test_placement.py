@@ -1,7 +1,12 @@
+import re
+
 import pytest
 
+from senet.block import SEConfig
 from senet.errors import OptionError
-from senet.insertion.placement import PLACEMENTS, UnitChannels, placement_named
+from senet.graph.units import __doc__ as kinds
+from senet.insertion.placement import PLACEMENTS, RULES, STACKS, Slot, UnitChannels, placement_named
+from senet.models.units import BasicUnit, project
 
 BOTTLENECK = UnitChannels(entering=256, middle=128, leaving=512)
 
@@ -26,3 +31,17 @@ def test_a_basic_unit_has_no_3x3_inside() -> None:
 def test_an_unknown_placement_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="Did you mean 'standard'"):
         placement_named("standart")
+
+
+def test_every_kind_of_unit_has_its_rule() -> None:
+    named = re.findall(r"^- (\w+):", str(kinds), re.M)
+    assert list(RULES) == named
+    assert all(kind == rule.kind for kind, rule in RULES.items())
+    assert {rule.tensor for rule in RULES.values()} == {"branch", "middle", "leaving"}
+    assert set(STACKS) <= set(RULES)
+
+
+def test_a_unit_of_ours_is_a_slot() -> None:
+    unit = BasicUnit(8, 8, 1, shortcut=project, se=None, placement="standard")
+    assert isinstance(unit, Slot)
+    assert not isinstance(SEConfig().build(64), Slot)

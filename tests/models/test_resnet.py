@@ -223,7 +223,7 @@ def test_every_network(name: str, tmp_path: Path) -> None:
                 lambda _, __, out: kept.append(out.is_contiguous(memory_format=torch.channels_last))
             )
     with torch.no_grad():
-        wanted = model(x)
+        model(x)
     assert all(kept)
 
     path = tmp_path / "w.safetensors"
@@ -231,8 +231,10 @@ def test_every_network(name: str, tmp_path: Path) -> None:
     loaded = senet.load(path)
     for key, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], tensor), key
+    # In float64: where its weights lie in memory decides which kernels run, and over a hundred layers
+    # those of float32 round visibly differently.
     with torch.no_grad():
-        torch.testing.assert_close(loaded(x), wanted)
+        torch.testing.assert_close(loaded.double()(x.double()), model.double()(x.double()))
 
 
 @pytest.mark.parametrize("name", every_network())

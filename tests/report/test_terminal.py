@@ -1,7 +1,11 @@
+import pytest
 import torch
 
 from senet.analysis.gates import BlockGates, Gates
-from senet.report.terminal import gate_bars
+from senet.insertion.attachment import Attachment
+from senet.insertion.placement import PLACEMENTS, RULES
+from senet.insertion.sites import Site
+from senet.report.terminal import gate_bars, unit_picture
 
 
 def test_a_line_a_block() -> None:
@@ -16,3 +20,28 @@ def test_a_line_a_block() -> None:
     assert (
         len({line.index(mark) for line, mark in ((head, "mean"), (first, "0.999"), (second, "0.375"))}) == 1
     )
+
+
+def _site(kind: str, placement: str = "standard") -> Site:
+    return Site("u", kind, 2, placement, 64, Attachment("output", "u"), "u.se")
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_every_kind_of_unit_has_a_picture(kind: str) -> None:
+    above, *below = unit_picture(_site(kind), 4).splitlines()
+    assert "─[SE 64→4→64]─" in above
+    assert above.endswith("─ out")
+    for line in below:
+        assert above[line.index("└")] == "┬"
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_placement_has_a_picture(placement: str) -> None:
+    above, below = unit_picture(_site("residual", placement), 4).splitlines()
+    assert ("[SE" in below) is (placement == "identity")
+    assert above.index("┬") == below.index("└")
+    assert above.index("+") == below.index("┘")
+    order = [above.find("branch"), above.find("[SE"), above.find("+")]
+    if placement in ("standard", "pre", "post"):
+        ranked = {"standard": [0, 1, 2], "pre": [1, 0, 2], "post": [0, 2, 1]}[placement]
+        assert sorted(range(3), key=lambda k: order[k]) == ranked

@@ -120,3 +120,21 @@ def test_missing_files(tmp_path: Path) -> None:
         weights.save(torch.nn.Linear(1, 1), tmp_path / "no" / "w.safetensors")
     with pytest.raises(OptionError, match="layout='timm'"):
         weights.save(torch.nn.Linear(1, 1), tmp_path / "w.safetensors", layout="timm")
+
+
+def test_what_was_inserted_into_is_not_what_its_config_builds(tmp_path: Path) -> None:
+    model = senet.build("resnet20", num_classes=3)
+    senet.insert(model)
+    senet.weights.save(model, tmp_path / "w.safetensors")
+    assert "network" not in senet.weights.read(tmp_path / "w.safetensors")[0]
+    with pytest.raises(WeightsError, match=r"with senet\.insert if it was inserted into"):
+        senet.load(tmp_path / "w.safetensors")
+    other = senet.build("resnet20", num_classes=3)
+    senet.insert(other)
+    senet.weights.load(other, tmp_path / "w.safetensors")
+    assert torch.equal(
+        other.get_parameter("layer1.0.se.fc1.weight"), model.get_parameter("layer1.0.se.fc1.weight")
+    )
+    senet.remove(model)
+    senet.weights.save(model, tmp_path / "plain.safetensors")
+    assert "network" in senet.weights.read(tmp_path / "plain.safetensors")[0]

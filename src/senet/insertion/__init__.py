@@ -1,1 +1,1 @@
-"""Where SE stands in a network: the paper's placements as data."""
+"""SE in any CNN: where it goes, putting it there, taking it out again."""

@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from senet.block import SqueezeExcitation
 from senet.errors import OptionError, check_choice
+
+
+class Slot:
+    """What a residual unit derives from that calls its block itself; such units need no hook.
+
+    ``se`` and ``placement`` are None while it is plain.
+    """
+
+    channels: UnitChannels
+    placement: Placement | None
+    se: SqueezeExcitation | None
 
 
 @dataclass(frozen=True)
@@ -33,17 +45,19 @@ class Placement:
         name: as in ``placement=``.
         where: the tensor that is gated, in words.
         source: where the paper defines it.
-        channels: which of the unit's channel counts that tensor has.
+        tensor: the same as a program says it: branch (its end), entering, leaving, shortcut (its
+            end) or middle.
     """
 
     name: str
     where: str
     source: str
-    channels: str
+    tensor: str
 
     def channels_in(self, unit: UnitChannels) -> int:
         """C of the gated tensor; OptionError where the unit has no such tensor."""
-        channels: int | None = getattr(unit, self.channels)
+        # What is added has the channels of the sum.
+        channels = {"entering": unit.entering, "middle": unit.middle}.get(self.tensor, unit.leaving)
         if channels is None:
             raise OptionError(
                 f"placement={self.name!r}",
@@ -55,15 +69,56 @@ class Placement:
 
 
 PLACEMENTS: dict[str, Placement] = {
-    name: Placement(name, where, source, channels)
-    for name, where, source, channels in (
-        ("standard", "the end of the branch, before the sum", "Figure 5b, Table 14", "leaving"),
+    name: Placement(name, where, source, tensor)
+    for name, where, source, tensor in (
+        ("standard", "the end of the branch, before the sum", "Figure 5b, Table 14", "branch"),
         ("pre", "the start of the branch; the shortcut stays as it is", "Figure 5c, Table 14", "entering"),
         ("post", "the unit's output, after the sum and the ReLU", "Figure 5d, Table 14", "leaving"),
-        ("identity", "the shortcut, after its projection if any", "Figure 5e, Table 14", "leaving"),
+        ("identity", "the shortcut, after its projection if any", "Figure 5e, Table 14", "shortcut"),
         ("3x3", "inside a bottleneck, after the 3x3 convolution's ReLU", "Table 15", "middle"),
     )
 }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where SE stands, by default, in one kind of unit.
+
+    Args:
+        kind: of the unit (``graph/units.py`` says what makes one).
+        tensor: which of the unit's tensors is gated: branch, middle or leaving.
+        where: the same in words.
+        source: whose choice it is.
+    """
+
+    kind: str
+    tensor: str
+    where: str
+    source: str
+
+
+# The paper's placements are variants of the first; the other kinds have one place each.
+RULES: dict[str, Rule] = {
+    kind: Rule(kind, tensor, where, source)
+    for kind, tensor, where, source in (
+        ("residual", "branch", "the end of the branch, before the sum", "section 3.3, Figure 3"),
+        ("inverted", "middle", "after the spatial convolution's activation", "MobileNetV3, MnasNet"),
+        (
+            "inception",
+            "leaving",
+            "the whole module's output, after the concatenation",
+            "section 3.3, Figure 2",
+        ),
+        ("dense", "branch", "the new features, before they are concatenated", "as for residual units"),
+        ("aggregation", "leaving", "after the convolution of the concatenation", "VoVNetV2"),
+        ("parallel", "branch", "the sum of the convolutions, before its activation", "RepVGG, MobileOne"),
+        ("separable", "branch", "after the pointwise convolution's activation", "SE-MobileNet, Table 3"),
+        ("plain", "branch", "after the convolution's activation", "section 3.3, SE-VGG"),
+    )
+}
+
+# Kinds of unit that have neither a sum nor a concatenation to tell them from a stem or a head.
+STACKS = ("parallel", "separable", "plain")
 
 
 def placement_named(name: str) -> Placement:

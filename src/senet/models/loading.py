@@ -1,4 +1,4 @@
-"""From what a user names to a network: a registry name, a weights file of ours, a run folder."""
+"""From what a user names to a network: a registry name, one of another library, a file, a run folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from senet import weights
 from senet.errors import OptionError, WeightsError, did_you_mean
+from senet.models.foreign import FORMS, is_foreign, load_foreign
 from senet.models.registry import NetworkConfig, build, list_models
 
 
@@ -17,12 +18,16 @@ def load(model: str | Path) -> nn.Module:
 
     Args:
         model: a weights file of ours or a run folder (the network it was saved from, with its
-            weights), or a name of ``list_models()`` (freshly initialised).
+            weights); or, freshly initialised, a name of ``list_models()``, ``timm:NAME``,
+            ``torchvision:NAME`` or ``package.module:factory``.
 
     Raises:
+        MissingExtraError: the library that the name is of is not installed.
         OptionError: it is neither a name nor a path that exists, or both.
         WeightsError: the file cannot be read, or does not say which network it is of.
     """
+    if is_foreign(str(model)) and not Path(model).exists():
+        return load_foreign(str(model)).eval()
     path = path_named(model)
     if path is None:
         return build(str(model)).eval()
@@ -31,7 +36,8 @@ def load(model: str | Path) -> nn.Module:
         raise WeightsError(
             f"load({str(model)!r})",
             found="the file does not say which network its weights are of",
-            do="Build the network, then call senet.weights.load(network, path).",
+            do="Build the network, with senet.insert if it was inserted into, then call "
+            "senet.weights.load(network, path).",
         )
     try:
         config = NetworkConfig.from_dict(header["network"])
@@ -57,7 +63,7 @@ def path_named(model: str | Path) -> Path | None:
         raise OptionError(
             f"load({str(model)!r})",
             found="it is neither a network's name nor a path that exists",
-            allowed="a name of senet.list_models(), a run folder, a .safetensors file of senet",
+            allowed=f"a name of senet.list_models(), {FORMS}, a run folder, a .safetensors file of senet",
             do=did_you_mean(model, list_models()),
         )
     if path.exists():

@@ -10,20 +10,17 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senet.block import SEConfig, SqueezeExcitation
-from senet.insertion.placement import Placement, UnitChannels, placement_named
+from senet.block import SEConfig
+from senet.insertion.placement import Slot, UnitChannels, placement_named
 
 # From (entering, leaving, stride) to the shortcut, None where it is the input itself.
 Shortcut = Callable[[int, int, int], nn.Module | None]
 
 
-class ResidualUnit(nn.Module):
+class ResidualUnit(nn.Module, Slot):
     """What the two kinds of unit share: a shortcut, and at most one SE block at one place."""
 
-    channels: UnitChannels
     downsample: nn.Module | None
-    placement: Placement | None
-    se: SqueezeExcitation | None
 
     def finish(
         self, channels: UnitChannels, downsample: nn.Module | None, se: SEConfig | None, placement: str

@@ -30,7 +30,7 @@ def save(
     """Writes a network's weights, whole or not at all.
 
     Args:
-        model: any network; one of ours can be rebuilt from the file.
+        model: any network; one of ours can be rebuilt from the file, unless SE was inserted into it.
         path: of the file, conventionally ``.safetensors``.
         layout: "senet", the only one so far.
         header: what else the file shall carry, as JSON can hold it.
@@ -44,7 +44,9 @@ def save(
     model = getattr(model, "_orig_mod", model)  # of a compiled model
     content = dict(header or {})
     config = getattr(model, "config", None)
-    if config is not None and hasattr(config, "to_dict"):
+    # A network that SE was put into is no longer the one that its config builds.
+    inserted = any(getattr(module, "inserted", False) for module in model.modules())
+    if config is not None and hasattr(config, "to_dict") and not inserted:
         content["network"] = config.to_dict()
     # safetensors refuses strides, and channels_last is one of memory, not of the weights.
     tensors = _apart({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()})

@@ -1,0 +1,1 @@
+"""What a user of senet would write."""

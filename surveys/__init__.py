@@ -1,0 +1,1 @@
+"""What holds over many networks, measured; not part of the package."""
