@@ -18,8 +18,16 @@ from senet.tables import Table
 RESULTS = Path(__file__).parent / "results"
 
 
-def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round; the candidates take turns, after one warm-up."""
+def alternate(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round; the candidates take turns, after one warm-up.
+
+    Args:
+        candidates: what is measured, by name.
+        rounds: how often each has its turn.
+        repeats: how often it runs in a turn, where one run is too short for a clock.
+    """
     for run in candidates.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -27,9 +35,10 @@ def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int) -> di
         for name, run in candidates.items():
             _wait()
             started = time.perf_counter()
-            run()
+            for _ in range(repeats):
+                run()
             _wait()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append((time.perf_counter() - started) / repeats)
     return seconds
 
 

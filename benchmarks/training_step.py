@@ -1,4 +1,4 @@
-"""What SE costs a training step: a network against its plain twin, eager.
+"""What SE costs a training step: a network against its plain twin, eager or compiled.
 
     python benchmarks/training_step.py --network resnet20 --batch 128
 
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20", help="a plain name of `senet models`")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--rounds", type=int, default=21, help="steps of each")
+    parser.add_argument("--compiled", action="store_true", help="by torch.compile")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -41,10 +42,15 @@ def main() -> None:
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(se(x), plain(x))
 
+    mode = "compiled" if options.compiled else "eager"
+    for model in models.values():
+        if options.compiled:
+            model.compile()
     steps = {name: Step(model, x, labels) for name, model in models.items()}
     rows = compare(alternate(steps, options.rounds), options.network)
-    settings = {"device": str(device), "batch": options.batch, "size": size, "dtype": "float32"}
-    publish(f"training_step-{options.network}-{device.type}", rows, settings)
+    settings = {"device": str(device), "batch": options.batch, "size": size, "dtype": "float32", "mode": mode}
+    suffix = "-compiled" if options.compiled else ""
+    publish(f"training_step-{options.network}-{device.type}{suffix}", rows, settings)
 
 
 class Step:

@@ -18,6 +18,8 @@ ROOMS = [
     "passport",
     "kernels",
     "functional",
+    "normalisation",
+    "tail",
     "block",
     "graph",
     "insertion",

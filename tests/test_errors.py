@@ -18,9 +18,11 @@ def test_every_class_is_a_built_in_too() -> None:
         errors.WeightsError: RuntimeError,
         errors.DataError: RuntimeError,
         errors.RunError: RuntimeError,
+        errors.BackendError: RuntimeError,
         errors.RecordingError: RuntimeError,
         errors.TraceError: RuntimeError,
         errors.InsertionError: ValueError,
+        errors.AccelerationError: ValueError,
         errors.MissingExtraError: ImportError,
     }
     family = {

@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from senet import functional
-from senet.errors import DtypeError, OptionError, ShapeError
+from senet.errors import BackendError, DtypeError, OptionError, ShapeError
 from senet.kernels import reference
 
 
@@ -93,3 +96,91 @@ U = torch.zeros(2, 3, 4, 4)
 def test_bad_input(call, error: type[Exception], words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=words):
         call()
+
+
+# ------------------------------------------------------------------ the end of a branch
+
+
+def _branch(n: int = 3, c: int = 4) -> dict[str, Any]:
+    """Arguments of ``bn_se_add_act`` in float64; what learns requires gradients."""
+    random = {
+        name: torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for name, shape in {
+            "u": (n, c, 5, 3),
+            "weight": (c,),
+            "bias": (c,),
+            "w1": (2, c),
+            "b1": (2,),
+            "w2": (c, 2),
+            "b2": (c,),
+            "residual": (n, c, 5, 3),
+        }.items()
+    }
+    running = {
+        "running_mean": torch.randn(c, dtype=torch.float64),
+        "running_var": torch.rand(c, dtype=torch.float64),
+    }
+    return {**random, **running}
+
+
+@pytest.mark.parametrize("backend", ["auto", "composite", "aten", "reference"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inner", [None, "silu"])
+def test_the_end_of_a_branch_is_the_layers(backend: str, training: bool, inner: str | None) -> None:
+    given = _branch()
+    keep = torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)
+    mean, variance = given["running_mean"].clone(), given["running_var"].clone()
+    v = F.batch_norm(
+        given["u"], mean, variance, given["weight"], given["bias"], training, momentum=0.3, eps=1e-3
+    )
+    v = v if inner is None else F.silu(v)
+    s = functional.excite(functional.squeeze(v), *(given[name] for name in ("w1", "b1", "w2", "b2")))
+    wanted = functional.scale_add(v, s * keep[:, None], given["residual"], activation="relu")
+    out, gates = functional.bn_se_add_act(
+        **given, keep=keep, training=training, momentum=0.3, eps=1e-3, inner=inner, activation="relu",
+        backend=backend,
+    )  # fmt: skip
+    torch.testing.assert_close((out, gates), (wanted, s))
+    torch.testing.assert_close((given["running_mean"], given["running_var"]), (mean, variance))
+    learning = [each for each in given.values() if each.requires_grad]
+    g = torch.randn_like(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, learning, g), torch.autograd.grad(wanted, learning, g)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"residual": torch.randn(3, 4, 5, 4)},
+            ShapeError,
+            r"residual is \(3, 4, 5, 4\).*Allowed: \(3, 4, 5, 3\)",
+        ),
+        ({"keep": torch.ones(4)}, ShapeError, r"keep is \(4,\)"),
+        ({"w1": torch.randn(2, 5)}, ShapeError, r"w1 is \(2, 5\).*Allowed: \(2, 4\)"),
+        ({"running_var": torch.ones(3)}, ShapeError, r"variance is \(3,\)"),
+        ({"u": torch.randn(3, 4)}, ShapeError, "2 dimensions"),
+        ({"inner": "gelu"}, OptionError, "'gelu' is unknown"),
+        ({"hidden": "elu"}, OptionError, "'elu' is unknown. Allowed: identity, relu, silu, hardswish"),
+        ({"activation": "silu"}, OptionError, "'silu' is unknown"),
+        ({"gate": "sigmod"}, OptionError, "Did you mean 'sigmoid'"),
+        ({"backend": "triton"}, BackendError, "not on a GPU"),
+        ({"backend": "cuda"}, OptionError, "'cuda' is unknown"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_the_end_of_a_branch_says_what_does_not_fit(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    if change.get("backend") == "triton" and torch.cuda.is_available():
+        change = {**change, "u": torch.randn(3, 4, 5, 3)}
+    with pytest.raises(error, match=message):
+        functional.bn_se_add_act(**{**_branch(), **change}, training=False)
+
+
+def test_one_number_a_channel_has_no_variance_as_in_pytorch() -> None:
+    given = _branch()
+    given["u"] = given["residual"] = torch.randn(1, 4, 1, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        functional.bn_se_add_act(**given)

@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its commands exist."""
+"""The README is true: its snippets run, its commands exist; and so do the snippets on acceleration."""
 
 import re
 import shlex
@@ -9,7 +9,8 @@ import pytest
 from senet.cli import VERBS, main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+ACCELERATION = (Path(__file__).parent.parent / "docs" / "acceleration.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README + ACCELERATION, re.S)
 COMMANDS = [
     line.split("#")[0].split("&&")[-1].strip()
     for block in re.findall(r"```console\n(.*?)```", README, re.S)

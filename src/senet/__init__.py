@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from senet import kernels as kernels
     from senet import models as models
     from senet import weights as weights
+    from senet.acceleration.accelerate import accelerate as accelerate
     from senet.analysis.gates import record_gates as record_gates
     from senet.block import SEConfig as SEConfig
     from senet.block import SqueezeExcitation as SqueezeExcitation
@@ -31,6 +32,7 @@ _HOME = {
     "SEConfig": "senet.block",
     "SenetError": "senet.errors",
     "SqueezeExcitation": "senet.block",
+    "accelerate": "senet.acceleration.accelerate",
     "build": "senet.models",
     "info": "senet.models",
     "insert": "senet.insertion.surgery",

@@ -16,6 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 from senet import functional
 from senet.errors import OptionError, check_choice, check_options, require, require_count
+from senet.kernels.reference import TailResult
+from senet.normalisation import is_batch_norm, is_fixed
+from senet.tail import Excitation, activation_name, is_bare, tail
 
 INITS = ("random", "identity")
 
@@ -121,6 +124,8 @@ class SqueezeExcitation(nn.Module):
 
     # Whether senet.insert has put it where it is; senet.remove takes those out.
     inserted = False
+    # Who computes it, see kernels.why; senet.accelerate sets it.
+    backend = "auto"
 
     def __init__(
         self,
@@ -159,7 +164,70 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
         """Equation 4: s ⊙ u. ``mask`` as in ``gate``; every position is scaled."""
+        if mask is None and self.config.squeeze == "avg":
+            return self._tail(u).out
         return functional.scale(u, self.gate(u, mask))
+
+    def tail(
+        self,
+        u: Tensor,
+        *,
+        norm: nn.Module | None = None,
+        inner: nn.Module | None = None,
+        residual: Tensor | None = None,
+        activation: nn.Module | None = None,
+        fork: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """activation(block(inner(norm(u))) + residual), as one operation where that is possible.
+
+        Modules that are no batch norm or ReLU, or that something is attached to, are called. So is a
+        norm with fixed statistics: what it gives is then the same bits as without the block, and SE that
+        starts as the identity changes none.
+
+        Args:
+            u: (N, C, *spatial).
+            norm: before the block, None for none.
+            inner: an activation between norm and block, None for none.
+            residual: the shape of u, added to what the block gives; None for none.
+            activation: of the sum, None for none.
+            fork: see ``Tail``.
+
+        Returns:
+            (N, C, *spatial), as u and residual together; and the same for a second reader, another
+            tensor only with ``fork`` and where it is one operation.
+        """
+        if not (is_bare(self) and self.config.squeeze == "avg"):
+            u = u if norm is None else norm(u)
+            out: Tensor = self(u if inner is None else inner(u))
+            out = out if residual is None else out + residual
+            out = out if activation is None else activation(out)
+            return out, out
+        name = activation_name(inner)
+        known = norm is None or (is_batch_norm(norm) and not is_fixed(norm))
+        if not (name and known and is_bare(norm, inner)):
+            u = u if norm is None else norm(u)
+            u = u if inner is None else inner(u)
+            name, norm = "identity", None
+        if activation is None or not (type(activation) is nn.ReLU and is_bare(activation)):
+            out = self._tail(u, norm=norm, inner=name, residual=residual).out
+            out = out if activation is None else activation(out)
+            return out, out
+        result = self._tail(u, norm=norm, inner=name, residual=residual, outer="relu", fork=fork)
+        return result.out, result.out if result.twin is None else result.twin
+
+    def _tail(self, u: Tensor, **around: Any) -> TailResult:
+        functional.check_map(f"SqueezeExcitation({self.channels})", u, self.channels)
+        result = tail(u, self.excitation, backend=self.backend, **around)
+        for hook in self._gate_hooks.values():
+            hook(self, result.s)
+        return result
+
+    @property
+    def excitation(self) -> Excitation:
+        """Equation 3 as numbers: the two layers and the gate."""
+        fc1, fc2 = self.fc1, self.fc2
+        one_at_zero = self.config.init == "identity"
+        return Excitation(fc1.weight, fc1.bias, fc2.weight, fc2.bias, self.config.gate, one_at_zero)
 
     def gate(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
         """The gates s of a map (equations 2 and 3).
@@ -177,15 +245,8 @@ class SqueezeExcitation(nn.Module):
         """
         functional.check_map(f"SqueezeExcitation({self.channels})", u, self.channels)
         z = functional.squeeze(u, self.config.squeeze, mask)
-        s = functional.excite(
-            z,
-            self.fc1.weight,
-            self.fc1.bias,
-            self.fc2.weight,
-            self.fc2.bias,
-            gate=self.config.gate,
-            one_at_zero=self.config.init == "identity",
-        )
+        w1, b1, w2, b2, gate, one_at_zero, _ = self.excitation
+        s = functional.excite(z, w1, b1, w2, b2, gate=gate, one_at_zero=one_at_zero)
         for hook in self._gate_hooks.values():
             hook(self, s)
         return s

@@ -55,6 +55,10 @@ class RunError(SenetError, RuntimeError):
     """A run folder cannot be used, or a run cannot go on."""
 
 
+class BackendError(SenetError, RuntimeError):
+    """A backend cannot serve the call that asks for it by name."""
+
+
 class RecordingError(SenetError, RuntimeError):
     """A recording saw nothing."""
 
@@ -65,6 +69,10 @@ class TraceError(SenetError, RuntimeError):
 
 class InsertionError(SenetError, ValueError):
     """SE cannot be put into this network, or removed from it."""
+
+
+class AccelerationError(SenetError, ValueError):
+    """There is nothing in this network to accelerate."""
 
 
 class MissingExtraError(SenetError, ImportError):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from senet.errors import DtypeError, ShapeError, check_choice
-from senet.kernels import reference
+from senet.kernels import backends, reference
+from senet.kernels.reference import Tail, TailResult, TailTensors
 
 SQUEEZES = tuple(reference.SQUEEZES)
 GATES = tuple(reference.GATES)
@@ -130,6 +131,118 @@ def scale_add(u: Tensor, s: Tensor, residual: Tensor, *, activation: str | None 
             do="Project the shortcut to the branch's channels and size first.",
         )
     return reference.scale_add(u, s, residual, relu=activation == "relu")
+
+
+def bn_se_add_act(
+    u: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    w1: Tensor,
+    b1: Tensor | None,
+    w2: Tensor,
+    b2: Tensor | None,
+    *,
+    residual: Tensor | None = None,
+    keep: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    gate: str = "sigmoid",
+    one_at_zero: bool = False,
+    inner: str | None = None,
+    hidden: str = "relu",
+    activation: str | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The end of a branch as one operation: batch norm, SE, sum and activation.
+
+    With v = φ(batch_norm(u)) and s = ``excite(squeeze(v), w1, b1, w2, b2)``, it is
+    activation(keep · s ⊙ v + residual): 4 passes over a map forward and 7 backward, as without SE.
+
+    Args:
+        u: (N, C, *spatial).
+        running_mean: (C,), updated in training; None for none.
+        running_var: (C,), likewise.
+        weight: (C,), of the norm; None for 1.
+        bias: (C,), of the norm; None for 0.
+        w1: (hidden, C).
+        b1: (hidden,) or None.
+        w2: (C, hidden).
+        b2: (C,) or None.
+        residual: the shape of u, the shortcut; None for none.
+        keep: (N,), what drop-path multiplies a sample's branch with: 0 or 1 / (1 − p).
+        training: normalise with the statistics of this batch, as ``F.batch_norm``; else with the
+            running ones.
+        momentum: of the running statistics.
+        eps: of the norm.
+        gate: see ``excite``.
+        one_at_zero: see ``excite``.
+        inner: φ: None, "relu", "silu" or "hardswish".
+        hidden: what stands between w1 and w2: "relu", "silu" or "hardswish".
+        activation: None or "relu", applied to the sum.
+        backend: "auto", "triton", "cpp", "aten" or "reference"; see ``kernels.why``.
+
+    Returns:
+        out, in the dtype of u and residual together and the memory format of u, and the gates s
+        (N, C). Both are differentiable twice.
+
+    Raises:
+        ShapeError: the shapes do not belong together.
+        OptionError: an option is unknown.
+        BackendError: the backend that was asked for cannot serve this call.
+        ValueError: training, and a channel has one number only, as ``F.batch_norm``.
+    """
+    norm = "batch" if training or running_mean is None else "fixed"
+    spec = Tail(norm, inner or "identity", activation or "identity", hidden, gate, one_at_zero, eps)
+    fixed = (running_mean, running_var) if norm == "fixed" else (None, None)
+    tensors = TailTensors(u, residual, keep, weight, bias, *fixed, w1, b1, w2, b2)
+    result = run_tail("bn_se_add_act", spec, tensors, backend)
+    if training and running_mean is not None and running_var is not None:
+        update_running(running_mean, running_var, result.mean, result.variance, momentum)
+    return result.out, result.s
+
+
+def update_running(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    momentum: float | Tensor,
+) -> None:
+    """Moves running statistics towards a batch's, in place."""
+    if mean is not None and variance is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_(variance.to(running_var.dtype), momentum)
+
+
+def run_tail(asked: str, spec: Tail, tensors: TailTensors, backend: str = "auto") -> TailResult:
+    """A checked tail; see ``kernels.reference.tail`` for what it is and ``bn_se_add_act`` for errors."""
+    u = tensors.u
+    check_map(asked, u)
+    check_choice(f"{asked}(inner={spec.inner!r})", spec.inner, reference.ACTIVATIONS)
+    check_choice(f"{asked}(hidden={spec.hidden!r})", spec.hidden, reference.ACTIVATIONS)
+    check_choice(f"{asked}(gate={spec.gate!r})", spec.gate, GATES)
+    check_choice(f"{asked}(activation={spec.outer!r})", spec.outer, ("identity", *ACTIVATIONS))
+    channels, hidden = u.shape[1], tensors.w1.shape[0]
+    wanted = {
+        "residual": tuple(u.shape),
+        "keep": (u.shape[0],),
+        **dict.fromkeys(("weight", "bias", "mean", "variance", "b2"), (channels,)),
+        "w1": (hidden, channels),
+        "b1": (hidden,),
+        "w2": (channels, hidden),
+    }
+    for name, shape in wanted.items():
+        tensor: Tensor | None = getattr(tensors, name)
+        if tensor is not None and tensor.shape != shape:
+            raise ShapeError(
+                f"{asked}(u, {name}=...)",
+                found=f"{name} is {_sizes(tensor)} for a map of {_sizes(u)}",
+                allowed=str(shape),
+            )
+    return backends.run(spec, tensors, backend)
 
 
 def check_map(asked: str, u: Tensor, channels: int | None = None) -> None:

@@ -239,11 +239,11 @@ def test_every_network(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", every_network())
 def test_every_network_exports(name: str) -> None:
-    model = senet.build(name, num_classes=10).eval()
+    model = senet.build(name, num_classes=10).double().eval()
     size = 32 if senet.info(name).input_size[1] == 32 else 64
-    x = torch.randn(2, 3, size, size)
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
-    other = torch.randn(3, 3, size, size)
+    other = torch.randn(3, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(exported.module()(other), model(other))
 

@@ -122,7 +122,7 @@ def remove(model: nn.Module) -> Report:
     """Takes all SE that ``insert`` has put into ``model`` out again; it is then as it was before.
 
     Raises:
-        InsertionError: there is none.
+        InsertionError: there is none, or the network is accelerated.
     """
     require("model", model, isinstance(model, nn.Module), "a torch.nn.Module")
     blocks = {
@@ -135,6 +135,12 @@ def remove(model: nn.Module) -> Report:
             f"remove({type(model).__name__})",
             found="no block in it was put there by senet.insert",
             allowed="a network after senet.insert, or a copy of it",
+        )
+    if any("forward" in block.__dict__ for block in blocks.values()):
+        raise InsertionError(
+            f"remove({type(model).__name__})",
+            found="something stands in for the forward of its blocks, as senet.accelerate has it",
+            do="Call senet.accelerate(model, backend='reference') first.",
         )
     rows = [{"block": name, "channels": block.channels} for name, block in blocks.items()]
     parameters = sum(each.numel() for block in blocks.values() for each in block.parameters())

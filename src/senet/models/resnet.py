@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from senet.block import SEConfig
 from senet.errors import OptionError, check_choice, require
 from senet.models.registry import register
-from senet.models.units import BasicUnit, BottleneckUnit, ResidualUnit, Shortcut, pad, project
+from senet.models.units import BasicUnit, BottleneckUnit, ResidualUnit, Shortcut, Stage, pad, project
 
 SHORTCUTS: dict[str, Shortcut] = {"project": project, "pad": pad}
 
@@ -139,7 +139,7 @@ class ResNet(nn.Module):
                 unit = make(width, row.planes * 2 ** (stage - 2), stride, se=se if stage in with_se else None)
                 width = unit.channels.leaving
                 units.append(unit)
-            self.add_module(f"layer{stage - 1}", nn.Sequential(*units))
+            self.add_module(f"layer{stage - 1}", Stage(*units))
         self.layer_names = tuple(f"layer{stage - 1}" for stage in existing)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(width, num_classes)

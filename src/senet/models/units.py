@@ -5,19 +5,23 @@ Names of modules are torchvision's; the SE block of a unit is its ``se``.
 
 from __future__ import annotations
 
+import abc
+import itertools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senet.block import SEConfig
 from senet.insertion.placement import Slot, UnitChannels, placement_named
+from senet.tail import beside, is_bare
 
 # From (entering, leaving, stride) to the shortcut, None where it is the input itself.
 Shortcut = Callable[[int, int, int], nn.Module | None]
 
 
-class ResidualUnit(nn.Module, Slot):
+class ResidualUnit(nn.Module, Slot, abc.ABC):
     """What the two kinds of unit share: a shortcut, and at most one SE block at one place."""
 
     downsample: nn.Module | None
@@ -41,16 +45,77 @@ class ResidualUnit(nn.Module, Slot):
         if se is not None and self.placement is not None:
             self.se = se.build(self.placement.channels_in(channels))
 
+    @abc.abstractmethod
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """What the branch's last convolution gives, and the norm that follows it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, entering, H, W) to (N, leaving, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        return self.run(x, x)[0]
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the branch is added to."""
+        if self.downsample is None:
+            return x
+        parts = list(self.downsample) if type(self.downsample) is nn.Sequential else []
+        if self.se is not None and len(parts) == 2 and is_bare(self.downsample, parts[1]):
+            return beside(parts[1], parts[0](x))
+        projected: Tensor = self.downsample(x)
+        return projected
+
+    def run(self, x: Tensor, twin: Tensor, *, fork: bool = False) -> tuple[Tensor, Tensor]:
+        """The unit, and its output for the two readers that it has in the next unit.
+
+        Args:
+            x: for the branch.
+            twin: for the shortcut: x, perhaps as a tensor of its own.
+            fork: whether the output shall be two tensors; see ``Tail``.
+        """
+        u, norm = self.branch(x)
+        r = self.shortcut(twin)
+        if self.se is not None and self.is_at("standard"):
+            return self.se.tail(u, norm=norm, residual=r, activation=self.relu, fork=fork)
+        if self.se is not None and self.is_at("identity"):
+            return self.se.tail(r, residual=norm(u), activation=self.relu, fork=fork)
+        out = self.at("post", self.relu(norm(u) + r))
+        return out, out
+
+    def is_at(self, placement: str) -> bool:
+        """Whether SE stands at ``placement``."""
+        return self.placement is not None and self.placement.name == placement
+
     def at(self, placement: str, tensor: Tensor) -> Tensor:
         """``tensor`` gated if SE stands at ``placement``, else ``tensor`` itself."""
-        if self.se is None or self.placement is None or self.placement.name != placement:
+        if self.se is None or not self.is_at(placement):
             return tensor
         gated: Tensor = self.se(tensor)
         return gated
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        """What the branch is added to."""
-        return self.at("identity", x if self.downsample is None else self.downsample(x))
+
+class Stage(nn.Sequential):
+    """Units one after the other.
+
+    The map between two of them is read by a branch and by a shortcut. Where nobody else can see it, each
+    gets it as a tensor of its own, so that their gradients need no sweep to be added.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) through all units."""
+        pair = (x, x)
+        units = list(self)
+        for unit, following in itertools.zip_longest(units, units[1:]):
+            if isinstance(unit, ResidualUnit) and is_bare(unit):
+                pair = unit.run(*pair, fork=_takes_two(following))
+            else:
+                out = unit(pair[0])
+                pair = (out, out)
+        return pair[0]
+
+
+def _takes_two(unit: nn.Module | None) -> bool:
+    """Whether a unit reads its input twice, in training that nothing looks at."""
+    known = isinstance(unit, ResidualUnit) and unit.downsample is None and is_bare(unit)
+    return known and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class BasicUnit(ResidualUnit):
@@ -83,13 +148,10 @@ class BasicUnit(ResidualUnit):
         channels = UnitChannels(entering, None, planes)
         self.finish(channels, shortcut(entering, planes, stride), se, placement)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, entering, H, W) to (N, planes, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        u = self.at("pre", x)
-        u = self.relu(self.bn1(self.conv1(u)))
-        u = self.bn2(self.conv2(u))
-        u = self.at("standard", u)
-        return self.at("post", self.relu(u + self.shortcut(x)))
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """(N, entering, H, W) to (N, planes, ⌈H / stride⌉, ⌈W / stride⌉), before the last norm."""
+        u = self.relu(self.bn1(self.conv1(self.at("pre", x))))
+        return self.conv2(u), self.bn2
 
 
 class BottleneckUnit(ResidualUnit):
@@ -136,15 +198,15 @@ class BottleneckUnit(ResidualUnit):
         channels = UnitChannels(entering, width, leaving)
         self.finish(channels, shortcut(entering, leaving, stride), se, placement)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, entering, H, W) to (N, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉)."""
-        u = self.at("pre", x)
-        u = self.relu(self.bn1(self.conv1(u)))
-        u = self.relu(self.bn2(self.conv2(u)))
-        u = self.at("3x3", u)
-        u = self.bn3(self.conv3(u))
-        u = self.at("standard", u)
-        return self.at("post", self.relu(u + self.shortcut(x)))
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """(N, entering, H, W) to (N, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉), before the last norm."""
+        u = self.relu(self.bn1(self.conv1(self.at("pre", x))))
+        u = self.conv2(u)
+        if self.se is not None and self.is_at("3x3"):
+            u, _ = self.se.tail(u, norm=self.bn2, inner=self.relu)
+        else:
+            u = self.relu(self.bn2(u))
+        return self.conv3(u), self.bn3
 
 
 class PadShortcut(nn.Module):

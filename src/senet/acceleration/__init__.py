@@ -1,0 +1,1 @@
+"""Networks that people have, made faster without another key or number."""

@@ -1,0 +1,100 @@
+"""A batch norm module, read as numbers: which statistics normalise a call, and what is updated after it.
+
+What PyTorch's own modules do, in steps, so that a fused operation can stand between them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from senet.functional import update_running
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# torchvision's and timm's norms that never learn: buffers only, and no mode.
+_FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
+# A batch norm and an activation as one module, in timm.
+_WITH_ACTIVATION = ("BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNormAct2d")
+
+
+class Statistics(NamedTuple):
+    """How a norm normalises a call.
+
+    Args:
+        kind: "batch" or "fixed".
+        mean: (C,), fixed; else None.
+        variance: (C,), likewise.
+        group: the processes that share the batch's statistics; None for this one alone.
+    """
+
+    kind: str
+    mean: Tensor | None = None
+    variance: Tensor | None = None
+    group: Any = None
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether it is a batch norm that this file can read, perhaps with an activation of its own."""
+    known = type(module) in _PLAIN or type(module).__name__ in (*_FROZEN, *_WITH_ACTIVATION)
+    # What timm drops between norm and activation is in the norm's module too.
+    return known and isinstance(getattr(module, "drop", None), nn.Identity | None)
+
+
+def activation_within(norm: nn.Module) -> nn.Module | None:
+    """The activation that is part of the norm, None where it has none."""
+    act: nn.Module | None = getattr(norm, "act", None)
+    if type(norm).__name__ not in _WITH_ACTIVATION or isinstance(act, nn.Identity):
+        return None
+    return act
+
+
+def is_fixed(norm: Any) -> bool:
+    """Whether it normalises with the statistics that it holds, and not with the batch's."""
+    return type(norm).__name__ in _FROZEN or (not norm.training and norm.running_mean is not None)
+
+
+def affine(norm: Any) -> tuple[Tensor | None, Tensor | None, float]:
+    """Weight, bias and eps."""
+    return norm.weight, norm.bias, norm.eps
+
+
+def statistics(norm: Any, u: Tensor) -> Statistics:
+    """What normalises ``u``.
+
+    Raises:
+        ValueError: the batch's statistics are wanted and a channel has one number, as in PyTorch.
+    """
+    if is_fixed(norm):
+        return Statistics("fixed", norm.running_mean, norm.running_var)
+    group = _group(norm)
+    if group is None and u.numel() == u.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {u.size()}")
+    return Statistics("batch", group=group)
+
+
+def update(norm: Any, mean: Tensor | None, variance: Tensor | None) -> None:
+    """Updates the running statistics with the batch's, and counts the batch, as the module would."""
+    if mean is None or not norm.training or not norm.track_running_stats:
+        return
+    momentum: float | Tensor = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            # A tensor: the mean of all batches, without waiting for the GPU.
+            momentum = 1 / norm.num_batches_tracked.to(norm.running_mean.dtype)
+    if norm.running_mean is not None:
+        update_running(norm.running_mean, norm.running_var, mean, variance, momentum)
+
+
+def _group(norm: _BatchNorm) -> Any:
+    """The processes that a synchronised norm shares statistics with, None where it has none."""
+    if not isinstance(norm, nn.SyncBatchNorm) or not norm.training:
+        return None
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    group = norm.process_group or torch.distributed.group.WORLD
+    return group if torch.distributed.get_world_size(group) > 1 else None

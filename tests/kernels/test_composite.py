@@ -1,0 +1,43 @@
+"""The steps against sums that are written another way."""
+
+import torch
+
+from senet.kernels import composite
+
+
+def test_moments_are_centred() -> None:
+    u = torch.randn(3, 4, 8, 8, dtype=torch.float64) + 300
+    for given, bound in ((u, 1e-12), (u.float(), 1e-5)):
+        mean, variance = composite.moments(given)
+        torch.testing.assert_close(mean.double(), u.flatten(2).mean(2), rtol=bound, atol=bound)
+        torch.testing.assert_close(variance.double(), u.flatten(2).var(2, correction=0), rtol=bound, atol=0)
+
+
+def test_statistics_of_the_batch_from_those_of_samples() -> None:
+    u = torch.randn(5, 3, 7, 2, dtype=torch.float64) * 2 + 1
+    weight, bias = torch.randn(2, 3, dtype=torch.float64).unbind()
+    mean, unbiased, inverse, scale, z = composite.statistics(*composite.moments(u), weight, bias, 1e-3, 14)
+    flat = u.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(mean, flat.mean(1))
+    torch.testing.assert_close(unbiased, flat.var(1))
+    torch.testing.assert_close(inverse, (flat.var(1, correction=0) + 1e-3) ** -0.5)
+    torch.testing.assert_close(scale, weight * inverse)
+    normalised = torch.nn.functional.batch_norm(u, None, None, weight, bias, True, eps=1e-3)
+    torch.testing.assert_close(z, normalised.mean((2, 3)))
+
+
+def test_pool_and_apply_without_a_norm() -> None:
+    u, residual = torch.randn(2, 2, 3, 4, 5).unbind()
+    gate = torch.rand(2, 3)
+    torch.testing.assert_close(composite.pool(u, None, None, None, "relu"), u.relu().mean((2, 3)))
+    out = composite.apply(u, None, None, None, gate, residual, "identity", "relu")
+    torch.testing.assert_close(out, (u * gate[:, :, None, None] + residual).relu())
+
+
+def test_reduce_gives_the_masked_gradient_only_where_there_is_a_mask() -> None:
+    g, out, u = torch.randn(3, 2, 3, 4, 5).unbind()
+    masked, sums = composite.reduce(g, out, u, None, None, None, "identity")
+    torch.testing.assert_close(masked, g * (out > 0))
+    torch.testing.assert_close(sums, torch.stack([masked.sum((2, 3)), (masked * u).sum((2, 3))]))
+    nothing, _ = composite.reduce(g, None, u, None, None, None, "identity")
+    assert nothing.numel() == 0
