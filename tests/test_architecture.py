@@ -16,6 +16,7 @@ ROOMS = [
     "files",
     "tables",
     "passport",
+    "paper",
     "kernels",
     "functional",
     "normalisation",

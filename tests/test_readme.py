@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its commands exist; and so do the snippets on acceleration."""
+"""The README is true: its snippets run, its commands exist; and so do the snippets of two documents."""
 
 import re
 import shlex
@@ -9,8 +9,11 @@ import pytest
 from senet.cli import VERBS, main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-ACCELERATION = (Path(__file__).parent.parent / "docs" / "acceleration.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README + ACCELERATION, re.S)
+DOCUMENTS = [
+    (Path(__file__).parent.parent / "docs" / name).read_text(encoding="utf-8")
+    for name in ("acceleration.md", "models.md")
+]
+SNIPPETS = re.findall(r"```python\n(.*?)```", "".join([README, *DOCUMENTS]), re.S)
 COMMANDS = [
     line.split("#")[0].split("&&")[-1].strip()
     for block in re.findall(r"```console\n(.*?)```", README, re.S)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from senet import functional as functional
     from senet import kernels as kernels
     from senet import models as models
+    from senet import paper as paper
     from senet import weights as weights
     from senet.acceleration.accelerate import accelerate as accelerate
     from senet.analysis.gates import record_gates as record_gates
@@ -42,7 +43,7 @@ _HOME = {
     "record_gates": "senet.analysis.gates",
     "remove": "senet.insertion.surgery",
 }
-_ROOMS = ("functional", "kernels", "models", "weights")
+_ROOMS = ("functional", "kernels", "models", "paper", "weights")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -208,11 +208,11 @@ class SqueezeExcitation(nn.Module):
             u = u if norm is None else norm(u)
             u = u if inner is None else inner(u)
             name, norm = "identity", None
-        if activation is None or not (type(activation) is nn.ReLU and is_bare(activation)):
-            out = self._tail(u, norm=norm, inner=name, residual=residual).out
-            out = out if activation is None else activation(out)
+        if activation is not None and not (type(activation) is nn.ReLU and is_bare(activation)):
+            out = activation(self._tail(u, norm=norm, inner=name, residual=residual).out)
             return out, out
-        result = self._tail(u, norm=norm, inner=name, residual=residual, outer="relu", fork=fork)
+        outer = "identity" if activation is None else "relu"
+        result = self._tail(u, norm=norm, inner=name, residual=residual, outer=outer, fork=fork)
         return result.out, result.out if result.twin is None else result.twin
 
     def _tail(self, u: Tensor, **around: Any) -> TailResult:

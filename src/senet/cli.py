@@ -141,14 +141,17 @@ def evaluate(argv: list[str]) -> None:
 
 
 def models(argv: list[str]) -> None:
-    """List the networks, with their parameters."""
-    parser = _parser("models [PATTERN]", "Lists the networks with their parameters at 1000 classes.")
-    parser.add_argument("pattern", nargs="?", default="*", help="a shell pattern, such as 'se_*'")
+    """List the networks with their cost and the published errors, or show one."""
+    parser = _parser(
+        "models [PATTERN|NAME]",
+        "Lists the networks: parameters and multiply-adds, counted here, beside what the paper prints. "
+        "With the name of one: its structure, as in the paper's Table 1, and all that is printed of it.",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="a name, or a shell pattern such as 'se_*'")
     parser.add_argument("--json", action="store_true", help="print the list for programs, and only that")
     options = parser.parse_args(argv)
 
-    from senet.models import info, list_models, parameter_count
-    from senet.tables import Table
+    from senet.models import Catalogue, described, info, list_models
 
     names = list_models(options.pattern)
     if not names:
@@ -157,17 +160,11 @@ def models(argv: list[str]) -> None:
             found="no network has such a name",
             do=did_you_mean(options.pattern, list_models()),
         )
-    rows = [
-        {
-            "network": name,
-            "family": info(name).family,
-            "input": "x".join(str(size) for size in info(name).input_size),
-            "SE": info(name).se,
-            "parameters": parameter_count(name),
-        }
-        for name in names
-    ]
-    print(json.dumps(rows) if options.json else Table(rows))
+    found = Catalogue([info(name) for name in names])
+    if options.json:
+        print(json.dumps(found.rows))
+    else:
+        print(described(info(options.pattern)) if names == [options.pattern] else found)
 
 
 def plan(argv: list[str]) -> None:
@@ -212,10 +209,12 @@ def plan(argv: list[str]) -> None:
     if options.json:
         print(json.dumps({"network": options.model, "parameters": found.parameters, "sites": found.rows}))
         return
-    first = found.sites[0]
-    print(
-        f"{found.headline}\n\n{first.unit or 'the network'}\n{unit_picture(first, found.rows[0]['hidden'])}\n"
-    )
+    print(f"{found.headline}\n")
+    drawn = set()
+    for site, row in zip(found.sites, found.rows, strict=True):
+        if site.kind not in drawn:
+            print(f"{site.unit or 'the network'}\n{unit_picture(site, row['hidden'])}\n")
+            drawn.add(site.kind)
     print(f"{found.table}\n{found.left_text()}\n\nin Python   senet.insert(model)")
 
 

@@ -64,6 +64,36 @@ def test_between_residual_units_it_is_no_inception_module() -> None:
     assert [other.reason for other in found.others] == ["it stands between the residual units"]
 
 
+class _Downsampling(nn.Module):
+    """A pooled shortcut beside a branch, as in ShuffleNet v1."""
+
+    def __init__(self, stride: int, *, linear: bool = False) -> None:
+        super().__init__()
+        self.c1, self.c2 = conv(16, 16), conv(16, 16, stride=stride)
+        self.stride, self.linear = stride, linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.c1(x) if self.linear else F.relu(self.c1(x))
+        return torch.cat([F.avg_pool2d(x, 3, self.stride, 1), self.c2(u)], 1)
+
+
+def test_between_residual_units_a_pooled_shortcut_beside_a_branch_is_a_units() -> None:
+    graph = trace(Net(Unit(), _Downsampling(2), leaving=32), torch.empty(2, 3, 8, 8))
+    residual, dense = find_units(graph).units
+    assert (residual.kind, dense.kind) == ("residual", "dense")
+    (gated,) = dense.branches
+    assert graph.op_of(gated).module == "units.1.c2"  # type: ignore[union-attr]
+    assert dense.entering == residual.leaving
+
+
+@pytest.mark.parametrize("other", [_Downsampling(1), _Downsampling(2, linear=True)])
+def test_between_residual_units_what_keeps_its_size_or_is_linear_is_no_unit(other: nn.Module) -> None:
+    """HGNetV2's stem is the one, ENet's first block and ERFNet's reductions are the other."""
+    found = find_units(trace(Net(Unit(), other, leaving=32), torch.empty(2, 3, 8, 8)))
+    assert [unit.kind for unit in found.units] == ["residual"]
+    assert [other.reason for other in found.others] == ["it stands between the residual units"]
+
+
 class _DenseBlock(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import senet
 from senet.errors import OptionError
 from senet.models import NetworkConfig
 from senet.models.registry import register
+from senet.models.vgg import VGG
 
 
 def test_every_plain_name_has_its_twin() -> None:
@@ -46,6 +48,16 @@ def test_a_config_rebuilds_the_network() -> None:
     assert hash(again) == hash(config)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     assert {key: value.shape for key, value in again.build().state_dict().items()} == shapes
+
+
+def test_a_layout_that_changes_nothing_is_no_other(tmp_path: Path) -> None:
+    for name, one in (("resnet20", True), ("wrn16_8", True), ("preresnet164", False), ("resnet50", False)):
+        with torch.device("meta"):
+            model = senet.build(name, layout="original")
+        assert (model.config.layout == "modern") is one
+    original = senet.build("mobilenet_v1", width=0.25, layout="original")
+    senet.weights.save(original, tmp_path / "w.safetensors")
+    senet.build("mobilenet_v1", width=0.25, weights=tmp_path / "w.safetensors")
 
 
 def test_se_overrides_the_name() -> None:
@@ -89,4 +101,4 @@ def test_what_cannot_be_built(name: str, arguments: dict[str, Any], words: str) 
 
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(OptionError, match="the name is taken"):
-        register("resnet20", lambda: torch.nn.Identity(), family="none", input_size=(3, 32, 32))
+        register("resnet20", VGG, family="none", input_size=(3, 32, 32))

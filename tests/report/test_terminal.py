@@ -23,10 +23,10 @@ def test_a_line_a_block() -> None:
 
 
 def _site(kind: str, placement: str = "standard") -> Site:
-    return Site("u", kind, 2, placement, 64, Attachment("output", "u"), "u.se")
+    return Site("u", kind, 2, placement, 64, (7, 9), Attachment("output", "u"), "u.se")
 
 
-@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("kind", [kind for kind in RULES if kind not in ("residual", "inception")])
 def test_every_kind_of_unit_has_a_picture(kind: str) -> None:
     above, *below = unit_picture(_site(kind), 4).splitlines()
     assert "─[SE 64→4→64]─" in above
@@ -35,13 +35,46 @@ def test_every_kind_of_unit_has_a_picture(kind: str) -> None:
         assert above[line.index("└")] == "┬"
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_residual_unit_is_drawn_as_in_figure_3() -> None:
+    assert unit_picture(_site("residual"), 4).splitlines() == [
+        "     X",
+        "     ├─────────────────────────┐",
+        "  residual                     │   7 × 9 × 64",
+        "     ├──────────────┐          │",
+        "     │       global pooling    │   1 × 1 × 64",
+        "     │             FC          │   1 × 1 × 4",
+        "     │            ReLU         │",
+        "     │             FC          │   1 × 1 × 64",
+        "     │           sigmoid       │",
+        "   scale ───────────┘          │   7 × 9 × 64",
+        "     + ────────────────────────┘",
+        "     X̃",
+    ]
+
+
+def test_the_inception_module_is_drawn_as_in_figure_2() -> None:
+    lines = unit_picture(_site("inception"), 4).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "X",
+        "Inception 7 × 9 × 64",
+        "├──────────────┐",
+        "│ global pooling 1 × 1 × 64",
+        "│ FC 1 × 1 × 4",
+        "│ ReLU",
+        "│ FC 1 × 1 × 64",
+        "│ sigmoid",
+        "scale ───────────┘ 7 × 9 × 64",
+        "X̃",
+    ]
+
+
+@pytest.mark.parametrize("placement", [name for name in PLACEMENTS if name != "standard"])
 def test_every_placement_has_a_picture(placement: str) -> None:
     above, below = unit_picture(_site("residual", placement), 4).splitlines()
     assert ("[SE" in below) is (placement == "identity")
     assert above.index("┬") == below.index("└")
     assert above.index("+") == below.index("┘")
     order = [above.find("branch"), above.find("[SE"), above.find("+")]
-    if placement in ("standard", "pre", "post"):
-        ranked = {"standard": [0, 1, 2], "pre": [1, 0, 2], "post": [0, 2, 1]}[placement]
+    if placement in ("pre", "post"):
+        ranked = {"pre": [1, 0, 2], "post": [0, 2, 1]}[placement]
         assert sorted(range(3), key=lambda k: order[k]) == ranked

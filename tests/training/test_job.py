@@ -29,6 +29,12 @@ def test_network_and_data_fit() -> None:
     assert any("6 SE blocks" in line for line in job.description())
 
 
+def test_options_of_the_network() -> None:
+    job = prepare(config(model="mobilenet_v1", options={"width": 0.25}, image_size=32))
+    assert job.resolved()["network"]["options"] == {"width": 0.25}
+    assert job.state.model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+
+
 def test_the_seed_decides_the_weights() -> None:
     def weight(seed: int) -> torch.Tensor:
         return next(prepare(config(seed=seed)).state.model.parameters())
@@ -52,6 +58,8 @@ def test_folders_and_shards(image_folder: Path, shard_folder: Path) -> None:
         ({"device": "cuda:99"}, "it cannot be used"),
         ({"data": "digit"}, "Did you mean 'digits'"),
         ({"stages": (7,)}, "there is no stage 7"),
+        ({"options": {"dropuot": 0.1}}, "Allowed: shortcut, dropout. Did you mean 'dropout'"),
+        ({"options": {"num_classes": 5}}, "there is no option 'num_classes'"),
     ],
 )
 def test_what_is_wrong_shows_before_the_run(values: dict[str, Any], words: str) -> None:

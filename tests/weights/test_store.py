@@ -48,21 +48,21 @@ def test_a_gate_of_the_other_kind_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("name", "changes", "words"),
     [
-        ({"placement": "post"}, "placement post, not standard"),
-        ({"layout": "original"}, "layout original, not modern"),
-        ({"se": senet.SEConfig(gate="tanh")}, "gate tanh, not sigmoid"),
-        ({"se": senet.SEConfig(squeeze="max")}, "squeeze max, not avg"),
+        ("se_resnet20", {"placement": "post"}, "placement post, not standard"),
+        ("se_resnet18", {"layout": "original"}, "layout original, not modern"),
+        ("se_resnet20", {"se": senet.SEConfig(gate="tanh")}, "gate tanh, not sigmoid"),
+        ("se_resnet20", {"se": senet.SEConfig(squeeze="max")}, "squeeze max, not avg"),
     ],
 )
 def test_a_network_that_computes_other_things_is_refused(
-    tmp_path: Path, changes: dict[str, Any], words: str
+    tmp_path: Path, name: str, changes: dict[str, Any], words: str
 ) -> None:
-    weights.save(senet.build("se_resnet20", **changes), tmp_path / "w.safetensors")
+    weights.save(senet.build(name, **changes), tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=words):
-        senet.build("se_resnet20", weights=tmp_path / "w.safetensors")
-    senet.build("se_resnet20", weights=tmp_path / "w.safetensors", **changes)
+        senet.build(name, weights=tmp_path / "w.safetensors")
+    senet.build(name, weights=tmp_path / "w.safetensors", **changes)
 
 
 def test_a_compiled_model_is_saved_as_itself(tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def _look_at(
         return inside
     if _is_dual_path(found, op):
         branches = _dual_path(found, op, fork)
-    elif not identities and residual:
+    elif not identities and residual and not _is_downsampling(found, op, fork, regions):
         found.leave(op, "it stands between the residual units")
         return inside
-    elif not identities:
+    elif not identities and not residual:
         leaving = found.activated(op)
         ops = inside | {op.index} | {each.index for each in found.flow.region(op.outputs[0], leaving) or ()}
         found.add(Unit("inception", fork, (), leaving, frozenset(ops), gate=found.gate_in(ops)))
@@ -84,6 +84,17 @@ def _look_at(
         if value not in dense and any(found.flow.is_conv(found.flow.graph.ops[index]) for index in ops):
             dense[value] = Unit("dense", start, (value,), value, frozenset(ops), gate=found.gate_in(ops))
     return set()
+
+
+def _is_downsampling(found: Found, op: Op, fork: int, regions: dict[int, tuple[Op, ...]]) -> bool:
+    """Whether it is a residual unit that puts its pooled shortcut beside its branch, which is not linear."""
+    flow = found.flow
+    convolved = [ops for ops in regions.values() if any(flow.is_conv(each) for each in ops)]
+    return (
+        2 * prod(flow.spatial(op.outputs[0])) <= prod(flow.spatial(fork))
+        and len(convolved) == 1
+        and not all(flow.is_linear(each) for each in convolved[0])
+    )
 
 
 def _keeps(op: Op) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,7 @@ def trace_with(model: nn.Module, example: Example | None) -> tuple[Graph, Exampl
     """
     if example is not None:
         try:
-            return trace(model, example), tree_map(_without_numbers, example)
+            return _traced(model, example), tree_map(_without_numbers, example)
         except TraceError as error:
             if any(leaf.is_meta for leaf in tree_leaves(example) if isinstance(leaf, Tensor)):
                 raise error
@@ -50,7 +51,7 @@ def trace_with(model: nn.Module, example: Example | None) -> tuple[Graph, Exampl
     first: TraceError | None = None
     for candidate in _candidates(model):
         try:
-            return trace(model, candidate), candidate
+            return _traced(model, candidate), candidate
         except TraceError as error:
             first = first or error
             if isinstance(error.__cause__, DataDependentOutputException | DynamicOutputShapeException):
@@ -64,6 +65,16 @@ def trace_with(model: nn.Module, example: Example | None) -> tuple[Graph, Exampl
             do="If it convolves in functions, give example=: a tensor, or a tuple of what its forward takes.",
         )
     raise first
+
+
+def _traced(model: nn.Module, example: Example) -> Graph:
+    """The graph, without memory."""
+    tensors = [leaf for leaf in (*model.parameters(), *tree_leaves(example)) if isinstance(leaf, Tensor)]
+    if all(tensor.is_meta for tensor in tensors):
+        # PyTorch's own shapes are several times as quick, where they do.
+        with contextlib.suppress(TraceError):
+            return trace(model, example, without_memory=False)
+    return trace(model, example)
 
 
 def _candidates(model: nn.Module) -> Iterator[Tensor]:

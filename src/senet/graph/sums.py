@@ -38,7 +38,10 @@ def _look_at(found: Found, op: Op, sums: set[int]) -> None:
     shortcuts = {
         term
         for term, ops in regions.items()
-        if all(flow.is_linear(each) or each.index in flow.attention for each in ops)
+        if all(
+            flow.is_linear(each) or flow.is_concatenation(each) or each.index in flow.attention
+            for each in ops
+        )
     }
     branches = list(_branches(found, op, shortcuts))
     regions |= {branch: flow.region(fork, branch) or () for branch in branches}

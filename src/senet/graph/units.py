@@ -7,7 +7,8 @@ A unit is what the paper calls F_tr with its surroundings. The kinds, and what m
   a linear projection (MBConv).
 - inception: a concatenation of branches of one input, none of which is the input itself.
 - dense: a concatenation of (part of) the input with what a branch computed from it; so are dual
-  paths, a part of whose branch is added (DPN).
+  paths, a part of whose branch is added (DPN), and, among residual units, that of the pooled input
+  with one branch (ShuffleNet v1).
 - aggregation: a concatenation of successive results, and the convolution that follows it.
 - parallel: a sum of linear convolutions of one input, followed by an activation (RepVGG).
 - separable: a depthwise convolution, and a pointwise one with an activation (MobileNet v1).

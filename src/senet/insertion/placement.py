@@ -7,6 +7,7 @@ for those that get it later.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from senet.block import SqueezeExcitation
@@ -22,6 +23,14 @@ class Slot:
     channels: UnitChannels
     placement: Placement | None
     se: SqueezeExcitation | None
+
+
+class Staged(ABC):
+    """What a network derives from that has stages of its own; those of others are counted."""
+
+    @abstractmethod
+    def stage_of(self, module: str) -> int | None:
+        """The k of conv{k}_x for the module at a path, None for one that is in no stage."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from senet.insertion.attachment import (
     attachment_at_start,
     attachment_for,
 )
-from senet.insertion.placement import PLACEMENTS, RULES, Slot
+from senet.insertion.placement import PLACEMENTS, RULES, Slot, Staged
 
 # A second name for units that have an ``se`` of their own, such as a slot that they would call.
 _NAMES = ("se", "se_block")
@@ -36,6 +36,7 @@ class Site:
         stage: k of the paper's conv{k}_x: which resolution of the network it is at.
         placement: which tensor of the unit is gated.
         channels: C of that tensor.
+        size: (H, W) of that tensor for the image that was tried.
         attachment: the module's edge at which it is.
         block: the path that the block gets.
     """
@@ -45,6 +46,7 @@ class Site:
     stage: int
     placement: str
     channels: int
+    size: tuple[int, ...]
     attachment: Attachment
     block: str
 
@@ -124,7 +126,7 @@ class _Finder:
             if attachment is None:
                 found.append(LeftAlone(self._path(name), self._why_not(unit.ops, value)))
                 continue
-            found.append(self._site(name, unit.kind, self._stage(unit.leaving), value, attachment))
+            found.append(self._site(name, unit.kind, self._stage(name, unit.leaving), value, attachment))
         return found
 
     def _is_gated(self, unit: Unit) -> bool:
@@ -213,7 +215,7 @@ class _Finder:
         if attachment is None or self.graph.runs[conv.module] != 1:
             return None
         attachment = dataclasses.replace(attachment, module=self._path(attachment.module))
-        return self._site(conv.module, "single", self._stage(value), value, attachment)
+        return self._site(conv.module, "single", self._stage(conv.module, value), value, attachment)
 
     # -- names and numbers ------------------------------------------------------------------
 
@@ -262,11 +264,14 @@ class _Finder:
         block = next(path for path in paths if path not in self.taken)
         self.taken.add(block)
         placement = self.placement if kind != "single" else "output"
-        channels = self.flow.channels(value)
-        return Site(self._path(home), kind, stage, placement, channels, attachment, block)
+        channels, size = self.flow.channels(value), self.flow.spatial(value)
+        return Site(self._path(home), kind, stage, placement, channels, size, attachment, block)
 
-    def _stage(self, value: int) -> int:
-        """The stage of a map's resolution; a resolution without units has that of the next finer one."""
+    def _stage(self, module: str, value: int) -> int:
+        """The network's own stage, or that of the map's resolution (without units, of the next finer one)."""
+        own = self.model.stage_of(self._path(module)) if isinstance(self.model, Staged) else None
+        if own is not None:
+            return own
         at = self._positions(value)
         reached = [stage for positions, stage in self.stages.items() if positions >= at]
         return max(reached, default=1)

@@ -11,31 +11,36 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from torch import nn
 
 from senet import weights as weight_files
 from senet.block import SEConfig
 from senet.errors import OptionError, check_choice, check_options, did_you_mean, require, require_count
+from senet.graph.arithmetic import MultiplyAdds, multiply_adds
 from senet.insertion.placement import placement_named
+from senet.models.network import Network
+from senet.models.structure import Structure, structure
+from senet.paper import Published, published
 
 LAYOUTS = ("modern", "original")
 
-# What every family's constructor takes; whatever else it takes is an option of its own.
+# What every network has; what its family's constructor takes by keyword are options of its own.
 _COMMON = ("num_classes", "in_channels", "se", "placement", "stages", "layout")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the registry knows of a name.
+    """What is known of a name; what has to be counted is counted when it is asked for.
 
     Args:
         name: as for ``build``.
         family: the architecture it is a row of.
         input_size: (C, H, W) of the images that it was designed for.
+        classes: how many it was designed for.
         se: whether it has SE blocks unless told otherwise.
         options: the options that its family adds to those of ``build``.
     """
@@ -43,8 +48,36 @@ class ModelInfo:
     name: str
     family: str
     input_size: tuple[int, int, int]
+    classes: int
     se: bool
     options: tuple[str, ...]
+
+    @cached_property
+    def parameters(self) -> int:
+        """The learnable parameters with ``classes`` classes."""
+        return sum(parameter.numel() for parameter in self._network.parameters())
+
+    @cached_property
+    def multiply_adds(self) -> MultiplyAdds:
+        """Those of one image of ``input_size`` in the original layout, which the paper counts."""
+        example = torch.empty(1, *self.input_size, device="meta")
+        return multiply_adds(self._network, example)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The stages and units, as the paper prints them in Table 1."""
+        return structure(self._network, self.input_size)
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """What the paper, and the README of the released models, print of it."""
+        return published(self.name)
+
+    @cached_property
+    def _network(self) -> Network:
+        """In the original layout, without memory."""
+        with torch.device("meta"):
+            return build(self.name, num_classes=self.classes, layout="original")
 
 
 @dataclass(frozen=True)
@@ -83,6 +116,9 @@ class NetworkConfig:
         require("stages", self.stages, listed, "None, or stages such as (2, 3)")
         placement_named(self.placement)
         check_choice(f"layout={self.layout!r}", self.layout, LAYOUTS)
+        if known.one_layout:
+            # So that weights of the one fit the other.
+            object.__setattr__(self, "layout", "modern")
         if self.se is None and (self.placement != "standard" or self.stages is not None):
             raise OptionError(
                 f"build({self.name!r}, placement={self.placement!r}, stages={self.stages!r})",
@@ -92,13 +128,9 @@ class NetworkConfig:
         options = [name for name in self.options if name not in known.info.options]
         check_options(f"build({self.name!r})", options, sorted({*known.info.options, *_COMMON, "weights"}))
 
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """The network, freshly initialised, with this config as its ``config``."""
-        make = _known(self.name).make
-        common = {name: getattr(self, name) for name in _COMMON}
-        model = make(**common, **self.options)
-        model.config = self  # type: ignore[assignment]
-        return model
+        return _known(self.name).make(self, **self.options)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -120,7 +152,8 @@ class NetworkConfig:
 @dataclass(frozen=True)
 class _Entry:
     info: ModelInfo
-    make: Callable[..., nn.Module]
+    make: Callable[..., Network]
+    one_layout: bool
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -128,20 +161,23 @@ _ENTRIES: dict[str, _Entry] = {}
 
 def register(
     name: str,
-    make: Callable[..., nn.Module],
+    make: Callable[..., Network],
     *,
     family: str,
     input_size: tuple[int, int, int],
+    classes: int = 1000,
     se_by_default: bool = False,
+    one_layout: bool = False,
 ) -> None:
     """Registers a network under its plain name, and as ``se_NAME`` with SE.
 
     Args:
         name: the plain name.
-        make: builds it from num_classes, in_channels, se, placement, stages, layout and the
-            family's own options, all by keyword.
+        make: builds it from a NetworkConfig and, by keyword, the family's own options.
         family: the architecture's name.
         input_size: (C, H, W) that it was designed for.
+        classes: how many it was designed for.
+        one_layout: both layouts are the same network, which is then called modern.
         se_by_default: the name itself means the SE network (SENet-154); it has no twin.
 
     Raises:
@@ -150,18 +186,18 @@ def register(
     options = tuple(
         parameter.name
         for parameter in inspect.signature(make).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _COMMON
+        if parameter.kind is parameter.KEYWORD_ONLY
     )
     names = {name: se_by_default} if se_by_default else {name: False, f"se_{name}": True}
     for each, se in names.items():
         if each in _ENTRIES:
             raise OptionError(f"register({each!r})", found="the name is taken", do="Choose another.")
-        _ENTRIES[each] = _Entry(ModelInfo(each, family, input_size, se, options), make)
+        _ENTRIES[each] = _Entry(ModelInfo(each, family, input_size, classes, se, options), make, one_layout)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The registered names that match a shell pattern such as ``"se_*"``, sorted."""
-    return sorted(fnmatch.filter(_ENTRIES, pattern), key=_natural)
+    """The registered names that match a shell pattern such as ``"se_*"``, each plain one before its twin."""
+    return sorted(fnmatch.filter(_ENTRIES, pattern), key=_order)
 
 
 def info(name: str) -> ModelInfo:
@@ -180,7 +216,7 @@ def build(
     stages: Sequence[int] | None = None,
     layout: str = "modern",
     **options: Any,
-) -> nn.Module:
+) -> Network:
     """Builds a network of the paper, plain or SE.
 
     Args:
@@ -194,8 +230,8 @@ def build(
         stages: the stages that get SE, such as (2, 3) for conv2_x and conv3_x; None for all
             (Table 13).
         layout: "modern" (stride on the 3×3, padded pooling) or "original" (as released: stride
-            on the first 1×1 of ResNet's bottlenecks, unpadded pooling in ceil mode). CIFAR
-            networks are the same in both.
+            on the first 1×1 of ResNet's bottlenecks, unpadded pooling in ceil mode). Networks
+            that have neither are the same in both.
         **options: the family's own, such as ``dropout`` or ``shortcut``.
 
     Returns:
@@ -242,6 +278,8 @@ def _known(name: str) -> _Entry:
     return _ENTRIES[name]
 
 
-def _natural(name: str) -> list[int | str]:
-    # Numbers as numbers: resnet18 stands before resnet101.
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+def _order(name: str) -> list[int | str]:
+    # Numbers as numbers: resnet18 stands before resnet101. A network stands before its twin.
+    plain = name.removeprefix("se_")
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", plain)]
+    return [*parts, plain != name]

@@ -10,15 +10,16 @@ appendix and the released prototxt (SENet-154).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from senet.block import SEConfig
-from senet.errors import OptionError, check_choice, require
-from senet.models.registry import register
+from senet.errors import check_choice
+from senet.models.layers import max_pool
+from senet.models.network import Level, Network, checked_stages
+from senet.models.registry import NetworkConfig, register
 from senet.models.units import BasicUnit, BottleneckUnit, ResidualUnit, Shortcut, Stage, pad, project
 
 SHORTCUTS: dict[str, Shortcut] = {"project": project, "pad": pad}
@@ -77,18 +78,13 @@ IMAGENET_ROWS: dict[str, Row] = {
 CIFAR_ROWS: dict[str, Row] = {f"resnet{6 * n + 2}": _Cifar((n, n, n)) for n in (3, 5, 7, 9, 18)}
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A residual network of one row, with or without SE.
 
     Args:
         row: the network's data.
-        num_classes: of the classifier.
-        in_channels: of the images.
-        se: the SE blocks' config, or None for the plain network.
-        placement: where SE stands in a unit.
-        stages: the stages that get SE (Table 13), None for all.
-        layout: "modern" or "original" (stride on the first 1×1 where the original has it,
-            stem pooling unpadded in ceil mode, as released).
+        config: its stages are of 2 to 5, on CIFAR of 2 to 4 (Table 13); in the original layout the stride is
+            on the first 1×1 where the original has it, the stem's pooling unpadded in ceil mode, as released.
         shortcut: "project" or "pad", in place of the row's.
         dropout: before the classifier, in place of the row's.
 
@@ -100,61 +96,48 @@ class ResNet(nn.Module):
     def __init__(
         self,
         row: Row,
+        config: NetworkConfig,
         *,
-        num_classes: int,
-        in_channels: int,
-        se: SEConfig | None,
-        placement: str,
-        stages: Sequence[int] | None,
-        layout: str,
         shortcut: str | None = None,
         dropout: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(config, row.dropout if dropout is None else dropout)
         shortcut = row.shortcut if shortcut is None else shortcut
         check_choice(f"shortcut={shortcut!r}", shortcut, SHORTCUTS)
-        dropout = row.dropout if dropout is None else dropout
-        share = isinstance(dropout, int | float) and 0 <= dropout < 1
-        require("dropout", dropout, share, "0 <= dropout < 1")
-        original = layout == "original"
+        original = config.layout == "original"
         existing = range(2, 2 + len(row.depths))
-        with_se = _checked_stages(stages, existing)
+        with_se = checked_stages(config.stages, existing)
 
-        self.conv1, width = _first_convolution(row, in_channels)
+        self.conv1, width = _first_convolution(row, config.in_channels)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool: nn.Module = nn.Identity()
         if row.stem != "conv3":
-            self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if original else nn.MaxPool2d(3, 2, padding=1)
+            self.maxpool = max_pool(config.layout)
 
         make = partial(
             row.original_unit if original and row.original_unit else row.unit,
             shortcut=row.project if shortcut == "project" else SHORTCUTS[shortcut],
-            placement=placement,
+            placement=config.placement,
         )
+        # At full size, the stem is a part of the first stage.
+        levels = [] if row.stem == "conv3" else [Level(1, ("conv1", "bn1", "relu"), width, 2)]
+        before: tuple[str, ...] = ("conv1", "bn1", "relu", "maxpool") if row.stem == "conv3" else ("maxpool",)
+        step = 1 if row.stem == "conv3" else 4
         for stage, depth in zip(existing, row.depths, strict=True):
             units = []
             for index in range(depth):
                 stride = 2 if stage > 2 and index == 0 else 1
-                unit = make(width, row.planes * 2 ** (stage - 2), stride, se=se if stage in with_se else None)
+                unit = make(
+                    width, row.planes * 2 ** (stage - 2), stride, se=config.se if stage in with_se else None
+                )
                 width = unit.channels.leaving
                 units.append(unit)
-            self.add_module(f"layer{stage - 1}", Stage(*units))
-        self.layer_names = tuple(f"layer{stage - 1}" for stage in existing)
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(width, num_classes)
-        for module in self.modules():
-            # He et al. 2015, as the paper trains; SE blocks have initialised themselves.
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, in_channels, H, W) to class scores (N, num_classes)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.layer_names:
-            x = getattr(self, name)(x)
-        scores: Tensor = self.fc(self.dropout(x.mean((2, 3))))
-        return scores
+            name = f"layer{stage - 1}"
+            self.add_module(name, Stage(*units))
+            levels.append(Level(stage, (*before, name), width, step * 2 ** (stage - 2)))
+            before = ()
+        self.finish(levels)
 
 
 def _first_convolution(row: Row, in_channels: int) -> tuple[nn.Module, int]:
@@ -175,26 +158,14 @@ def _first_convolution(row: Row, in_channels: int) -> tuple[nn.Module, int]:
     return deep, 128
 
 
-def _checked_stages(stages: Sequence[int] | None, existing: range) -> tuple[int, ...]:
-    if stages is None:
-        return tuple(existing)
-    unknown = [stage for stage in stages if stage not in existing]
-    if unknown or not stages:
-        raise OptionError(
-            f"stages={tuple(stages)}",
-            found=f"there is no stage {unknown[0]}" if unknown else "no stage is named",
-            allowed=", ".join(str(stage) for stage in existing),
-            do="Stage k is the paper's conv{k}_x, the module layer{k-1}.",
-        )
-    return tuple(sorted(set(stages)))
-
-
-for _rows, _input_size in ((IMAGENET_ROWS, (3, 224, 224)), (CIFAR_ROWS, (3, 32, 32))):
+for _rows, _input_size, _classes in ((IMAGENET_ROWS, (3, 224, 224), 1000), (CIFAR_ROWS, (3, 32, 32), 10)):
     for _name, _row in _rows.items():
         register(
             _name,
             partial(ResNet, _row),
             family="resnet",
             input_size=_input_size,
+            classes=_classes,
+            one_layout=_row.stem == "conv3",
             se_by_default=_name == "senet154",
         )

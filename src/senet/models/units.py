@@ -22,9 +22,11 @@ Shortcut = Callable[[int, int, int], nn.Module | None]
 
 
 class ResidualUnit(nn.Module, Slot, abc.ABC):
-    """What the two kinds of unit share: a shortcut, and at most one SE block at one place."""
+    """What the kinds of unit share: a shortcut, and at most one SE block at one place."""
 
     downsample: nn.Module | None
+    # Whether a ReLU follows the sum; none does in units that start with one.
+    activates_sum = True
 
     def finish(
         self, channels: UnitChannels, downsample: nn.Module | None, se: SEConfig | None, placement: str
@@ -46,8 +48,8 @@ class ResidualUnit(nn.Module, Slot, abc.ABC):
             self.se = se.build(self.placement.channels_in(channels))
 
     @abc.abstractmethod
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        """What the branch's last convolution gives, and the norm that follows it."""
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
+        """What the branch ends with but for its last norm, and that norm, None for none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, entering, H, W) to (N, leaving, ⌈H / stride⌉, ⌈W / stride⌉)."""
@@ -72,12 +74,27 @@ class ResidualUnit(nn.Module, Slot, abc.ABC):
             fork: whether the output shall be two tensors; see ``Tail``.
         """
         u, norm = self.branch(x)
-        r = self.shortcut(twin)
+        return self.join(u, norm, self.shortcut(twin), fork=fork)
+
+    def join(
+        self, u: Tensor, norm: nn.Module | None, r: Tensor, *, fork: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of branch and shortcut, with SE where it stands at the end of either or after it.
+
+        Args:
+            u: of the branch, before its last norm.
+            norm: of the branch, None for none.
+            r: the shortcut.
+            fork: see ``run``.
+        """
+        activation = self.relu if self.activates_sum else None
         if self.se is not None and self.is_at("standard"):
-            return self.se.tail(u, norm=norm, residual=r, activation=self.relu, fork=fork)
+            return self.se.tail(u, norm=norm, residual=r, activation=activation, fork=fork)
+        u = u if norm is None else norm(u)
         if self.se is not None and self.is_at("identity"):
-            return self.se.tail(r, residual=norm(u), activation=self.relu, fork=fork)
-        out = self.at("post", self.relu(norm(u) + r))
+            return self.se.tail(r, residual=u, activation=activation, fork=fork)
+        out = u + r
+        out = self.at("post", out if activation is None else activation(out))
         return out, out
 
     def is_at(self, placement: str) -> bool:
@@ -148,7 +165,7 @@ class BasicUnit(ResidualUnit):
         channels = UnitChannels(entering, None, planes)
         self.finish(channels, shortcut(entering, planes, stride), se, placement)
 
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
         """(N, entering, H, W) to (N, planes, ⌈H / stride⌉, ⌈W / stride⌉), before the last norm."""
         u = self.relu(self.bn1(self.conv1(self.at("pre", x))))
         return self.conv2(u), self.bn2
@@ -198,7 +215,7 @@ class BottleneckUnit(ResidualUnit):
         channels = UnitChannels(entering, width, leaving)
         self.finish(channels, shortcut(entering, leaving, stride), se, placement)
 
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
         """(N, entering, H, W) to (N, 4 · planes, ⌈H / stride⌉, ⌈W / stride⌉), before the last norm."""
         u = self.relu(self.bn1(self.conv1(self.at("pre", x))))
         u = self.conv2(u)

@@ -28,14 +28,12 @@ def gate_bars(gates: Gates) -> str:
 
 # One unit with the block in its place. A residual unit has its shortcut below.
 _UNITS = {
-    ("residual", "standard"): "x ─┬─ branch ─{se}─ + ─ out",
     ("residual", "pre"): "x ─┬─{se}─ branch ─ + ─ out",
     ("residual", "post"): "x ─┬─ branch ─ + ─{se}─ out",
     ("residual", "identity"): "x ─┬─ branch ──{pad}── + ─ out",
     ("residual", "3x3"): "x ─┬─ 1×1 ─ 3×3 ─{se}─ 1×1 ─ + ─ out",
     ("inverted", "standard"): "x ─┬─ expand ─ depthwise ─{se}─ project ─ + ─ out",
     ("dense", "standard"): "x ─┬─ layer ─{se}─ concat ─ out",
-    ("inception", "standard"): "x ─┬─ branch ─┬─ concat ─{se}─ out",
     ("aggregation", "standard"): "x ─ conv ─ conv ─ concat ─ 1×1 ─{se}─ out",
     ("parallel", "standard"): "x ─ (3×3 + 1×1 + ...) ─{se}─ activation ─ out",
     ("separable", "standard"): "x ─ depthwise ─ pointwise, activation ─{se}─ out",
@@ -45,14 +43,42 @@ _UNITS = {
 
 
 def unit_picture(site: Site, hidden: int | None) -> str:
-    """One unit, drawn in two lines, with the block in its place and its widths."""
+    """One unit with the block in its place: the paper's two as in its figures, the others in two lines."""
+    if (site.kind, site.placement) in _FIGURES:
+        return _figure(site, hidden)
     se = f"[SE {site.channels}→{hidden}→{site.channels}]"
     kind = "residual" if site.placement not in ("standard", "output") else site.kind
     above = _UNITS[kind, site.placement].format(se=se, pad="─" * len(se))
     fork = above.find("┬")
     if fork < 0:
         return above
-    end = above.rfind("┬") if kind == "inception" else above.find("concat" if kind == "dense" else "+")
-    inside = " branch " if kind == "inception" else f" {se} " if site.placement == "identity" else ""
+    end = above.find("concat" if kind == "dense" else "+")
+    inside = f" {se} " if site.placement == "identity" else ""
     below = " " * fork + "└" + inside.center(end - fork - 1, "─") + "┘"
     return f"{above}\n{below}"
+
+
+# What stands where the block's map comes from, in the paper's Figures 2 and 3.
+_FIGURES = {("inception", "standard"): "Inception", ("residual", "standard"): "residual"}
+
+
+def _figure(site: Site, hidden: int | None) -> str:
+    """From top to bottom; the trunk is the column at 5, the block's at 20, the shortcut's at 31."""
+    whole, one = _sizes(*site.size, site.channels), [1] * len(site.size)
+    pooled, narrow = _sizes(*one, site.channels), _sizes(*one, hidden)
+    block = [("global pooling", pooled), ("FC", narrow), ("ReLU", ""), ("FC", pooled), ("sigmoid", "")]
+    rows = [
+        (_FIGURES[site.kind, site.placement].center(11), whole),
+        (f"     ├{'─' * 14}┐", ""),
+        *((f"     │      {text:^17}", sizes) for text, sizes in block),
+        (f"   scale {'─' * 11}┘", whole),
+    ]
+    shortcut = "│" if site.kind == "residual" else " "
+    inner = [f"{text:31}{shortcut}   {sizes}".rstrip() for text, sizes in rows]
+    if site.kind == "residual":
+        inner = [f"     ├{'─' * 25}┐", *inner, f"     + {'─' * 24}┘"]
+    return "\n".join(["     X", *inner, "     X̃"])
+
+
+def _sizes(*sizes: int | None) -> str:
+    return " × ".join(str(size) for size in sizes)

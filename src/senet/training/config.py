@@ -81,6 +81,7 @@ class TrainConfig:
         placement: where SE stands: standard, pre, post, identity or 3x3.
         stages: the stages that get SE; None for all.
         layout: modern or original.
+        options: the network's own, such as --options.width 0.5; `senet models NAME` lists them.
         image_size: side of the input in pixels; None takes that of small images as it is,
             and the network's own for others.
         seed: of weights, order and augmentation.
@@ -99,6 +100,7 @@ class TrainConfig:
     placement: str = "standard"
     stages: tuple[int, ...] | None = None
     layout: str = "modern"
+    options: dict[str, Any] = field(default_factory=dict)
     image_size: int | None = None
     seed: int = 0
     device: str = "auto"

@@ -13,7 +13,7 @@ from senet.block import SEConfig, SqueezeExcitation
 from senet.data import Splits, open_data
 from senet.data.preprocessing import Preprocessing, preprocessing_for
 from senet.data.stream import Images, Loader, TrainingBatches
-from senet.errors import OptionError
+from senet.errors import OptionError, check_options
 from senet.models import build, info
 from senet.training.config import TrainConfig
 from senet.training.device import device_named, worker_count
@@ -99,6 +99,8 @@ def prepare(config: TrainConfig) -> Job:
     recipe = config.recipe
     device = device_named(config.device)
     network = info(config.model)
+    # Those that build itself has are fields of the config.
+    check_options(f"--options of {config.model}", config.options, network.options)
     data = open_data(config.data)
     preprocessing = preprocessing_for(
         data.train, data.channels, image_size=config.image_size, network_size=network.input_size[1]
@@ -112,6 +114,7 @@ def prepare(config: TrainConfig) -> Job:
         placement=config.placement,
         stages=config.stages,
         layout=config.layout,
+        **config.options,
     )
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]

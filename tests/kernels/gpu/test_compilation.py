@@ -43,11 +43,12 @@ ALL = [
         for dtype, other in ((torch.bfloat16, None), (torch.float32, torch.bfloat16))
     ),
     *(
-        Site(shape, dtype, last, inner=inner, fork=True)
-        for (shape, last), dtype, inner in product(
+        Site(shape, dtype, last, inner=inner, outer=outer, fork=True)
+        for (shape, last), dtype, inner, outer in product(
             (((8, 512, 7, 7), True), ((8, 40, 28, 28), False)),
             (torch.float32, torch.bfloat16),
             ("identity", "silu"),
+            ("identity", "relu"),
         )
     ),
     *(Site((300, 2048, 7, 7), width=width) for width in (1, 16, 17, 33, 65, 128, MAX_HIDDEN)),

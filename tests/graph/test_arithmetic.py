@@ -1,0 +1,59 @@
+"""Multiply-adds: by hand for a small network, and those of the released prototxts."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import senet
+from senet.graph.arithmetic import MultiplyAdds, multiply_adds
+
+# Of convolutions and linear layers, computed from the released prototxts: without SE, SE's own.
+PROTOTXTS = {
+    "resnet50": (3_857_973_248, 2_514_944),
+    "resnet101": (7_570_194_432, 4_743_168),
+    "resnet152": (11_282_415_616, 6_578_176),
+    "resnext50_32x4d": (4_230_479_872, 2_514_944),
+    "resnext101_32x4d": (7_969_996_800, 4_743_168),
+    "senet154": (20_681_785_344, 6_578_176),
+    "bn_inception": (2_032_600_064, 639_360),
+}
+
+
+class _Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.se = senet.SqueezeExcitation(8, reduction=4)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu()
+        out: Tensor = self.fc((x + self.se(self.grouped(x))).mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_network_counted_by_hand(device: str, batch: int) -> None:
+    model = _Small().to(device)
+    found = multiply_adds(model, torch.empty(batch, 3, 7, 10, device=device))
+    positions = 4 * 5
+    conv, grouped = positions * 8 * 3 * 9, positions * 8 * 2 * 9
+    assert found == MultiplyAdds(conv + grouped + 2 * 8 * 2 + 8 * 5, 8 * positions, 8 * positions)
+    assert found.total == found.products + 16 * positions
+    assert model.training
+
+
+def test_without_an_example_a_usual_size_is_taken() -> None:
+    assert multiply_adds(_Small()) == multiply_adds(_Small(), torch.empty(1, 3, 224, 224))
+
+
+@pytest.mark.parametrize("name", PROTOTXTS)
+def test_the_released_networks(name: str) -> None:
+    plain, se = PROTOTXTS[name]
+    example = torch.empty(1, *senet.info(name).input_size, device="meta")
+    for config, wanted in ((None, plain), (senet.SEConfig(), plain + se)):
+        with torch.device("meta"):
+            model = senet.build(name, se=config, layout="original")
+        assert multiply_adds(model, example).products == wanted
