@@ -12,7 +12,7 @@ import senet
 from senet import SEConfig, SqueezeExcitation
 from senet.errors import OptionError
 from senet.models import parameter_count
-from senet.models.shufflenet import shuffle
+from senet.models.shufflenet import ShuffleUnit, shuffle
 
 # What SE gates: the branch of a unit with a stride gives what its shortcut lacks.
 GATED = [216, *[240] * 3, 240, *[480] * 7, 480, *[960] * 3]
@@ -141,3 +141,13 @@ def test_units_with_a_sum_take_the_other_placements_by_insertion_alone(placement
 def test_stages_without_units_have_no_se() -> None:
     with pytest.raises(OptionError, match="3, 4, 5"), torch.device("meta"):
         senet.build("se_shufflenet_v1_g3", stages=[2])
+
+
+def test_a_strided_unit_activates_all_of_its_output() -> None:
+    """Its input may be negative, as after a block with a tanh gate: SE at the identity changes nothing."""
+    plain = ShuffleUnit(24, 240, 2, groups=1, se=None).eval()
+    gated = ShuffleUnit(24, 240, 2, groups=1, se=SEConfig(init="identity")).eval()
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(2, 24, 9, 8)
+    assert plain(x).min() == 0
+    torch.testing.assert_close(gated(x), plain(x), rtol=0, atol=0)
