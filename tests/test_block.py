@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
 
+import senet
 from senet import SEConfig, SqueezeExcitation, functional
 from senet.errors import OptionError, ShapeError
 from senet.kernels import reference
@@ -425,3 +426,29 @@ def test_compile_and_export(options: dict[str, Any]) -> None:
     other = torch.randn(5, 16, 4, 9)
     torch.testing.assert_close(exported.module()(other), block(other))
     assert not any("autocast" in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "widths"),
+    [
+        ("paper", [1, 2, 4, 7, 10, 12, 20, 42]),
+        ("timm", [8, 8, 8, 8, 8, 16, 24, 40]),
+        ("mmpretrain", [8, 8, 8, 8, 16, 16, 24, 40]),
+    ],
+)
+def test_hidden_widths_follow_a_rule_that_has_a_name(rule: str, widths: list[int]) -> None:
+    """The widths that these libraries make of the same channels at r = 16."""
+    config = SEConfig(width_rule=rule)
+    assert [config.hidden_width(channels) for channels in (16, 40, 64, 112, 160, 192, 320, 672)] == widths
+    block = config.build(40)
+    assert block.fc1.out_features == widths[1]
+    assert sum(parameter.numel() for parameter in block.parameters()) == config.parameters(40)
+
+
+def test_a_width_rule_is_checked_and_never_gives_zero() -> None:
+    with pytest.raises(OptionError, match="Did you mean 'timm'"):
+        SEConfig(width_rule="tim")
+    assert SEConfig(64, width_rule="timm").hidden_width(16) == 8
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+    plan = senet.plan(model, width_rule="timm", example=torch.ones(2, 3, 8, 8))
+    assert [row["hidden"] for row in plan.rows] == [8] * len(plan.sites)

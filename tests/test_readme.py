@@ -1,4 +1,4 @@
-"""The README is true: its snippets run, its commands exist; and so do the snippets of two documents."""
+"""The README is true: its snippets run, its commands exist; and so do the snippets of some documents."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from senet.cli import VERBS, main
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     (Path(__file__).parent.parent / "docs" / name).read_text(encoding="utf-8")
-    for name in ("acceleration.md", "models.md")
+    for name in ("acceleration.md", "models.md", "weights.md")
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join([README, *DOCUMENTS]), re.S)
 COMMANDS = [
@@ -23,7 +23,10 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_snippets_run(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippets_run(
+    snippet: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
@@ -52,8 +55,9 @@ def test_commands_run(
     ]
     if replaced[0] == "train":
         replaced = [*replaced, "--epochs", "1", "--batch_size", "4" if "--data" in replaced else "64"]
-    if replaced[0] == "eval":
-        assert main(["train", "--epochs", "1", "--run", replaced[1]]) == 0
+    if replaced[0] in ("eval", "convert"):
+        run = replaced[1].removesuffix("/last.safetensors")
+        assert main(["train", "--epochs", "1", "--run", run]) == 0
     assert main(replaced) == 0
 
 

@@ -22,6 +22,14 @@ from senet.tail import Excitation, activation_name, is_bare, tail
 
 INITS = ("random", "identity")
 
+# The hidden width for C channels and a reduction of r, by whose rule it is: the paper's; timm's, the nearest
+# multiple of 8; and that of mmpretrain and others, the same, but never more than a tenth below the paper's.
+WIDTH_RULES: dict[str, Callable[[int, int], int]] = {
+    "paper": lambda channels, r: channels // r,
+    "timm": lambda channels, r: _to_eight(channels, r),
+    "mmpretrain": lambda channels, r: _to_eight(channels // r, 1, at_least=0.9),
+}
+
 GateHook = Callable[["SqueezeExcitation", Tensor], None]
 
 
@@ -39,6 +47,8 @@ class SEConfig:
             (28,071,976).
         init: "random" (He et al., as the paper) or "identity": every gate is exactly 1 at
             the start, and learns from there.
+        width_rule: how C and r give the hidden width: "paper" (C // r), or the rounding to multiples of
+            8 of "timm" or "mmpretrain", which weights from there may need.
 
     Raises:
         OptionError: a value is not allowed.
@@ -50,6 +60,7 @@ class SEConfig:
     gate: str = "sigmoid"
     bias: bool = True
     init: str = "random"
+    width_rule: str = "paper"
 
     def __post_init__(self) -> None:
         require_count("reduction", self.reduction)
@@ -58,6 +69,7 @@ class SEConfig:
         check_choice(f"squeeze={self.squeeze!r}", self.squeeze, functional.SQUEEZES)
         check_choice(f"gate={self.gate!r}", self.gate, functional.GATES)
         check_choice(f"init={self.init!r}", self.init, INITS)
+        check_choice(f"width_rule={self.width_rule!r}", self.width_rule, WIDTH_RULES)
         require("bias", self.bias, isinstance(self.bias, bool), "True or False")
 
     @classmethod
@@ -74,7 +86,8 @@ class SEConfig:
     def hidden_width(self, channels: int) -> int:
         """The width between the two layers for ``channels``; OptionError where it is zero."""
         require_count("channels", channels)
-        width = channels // self.reduction if self.hidden is None else self.hidden
+        rule = WIDTH_RULES[self.width_rule]
+        width = rule(channels, self.reduction) if self.hidden is None else self.hidden
         if width == 0:
             raise OptionError(
                 f"SqueezeExcitation(channels={channels}, reduction={self.reduction})",
@@ -111,6 +124,7 @@ class SqueezeExcitation(nn.Module):
         gate: "sigmoid", "tanh", "relu" or "hardsigmoid".
         bias: whether the two layers have biases.
         init: "random" or "identity".
+        width_rule: "paper", "timm" or "mmpretrain".
 
     Raises:
         OptionError: a value is not allowed, or the hidden width would be zero.
@@ -137,11 +151,12 @@ class SqueezeExcitation(nn.Module):
         gate: str = "sigmoid",
         bias: bool = True,
         init: str = "random",
+        width_rule: str = "paper",
         **unknown: Never,
     ) -> None:
         super().__init__()
         check_options("SqueezeExcitation", unknown, SEConfig.options())
-        self.config = SEConfig(reduction, hidden, squeeze, gate, bias, init)
+        self.config = SEConfig(reduction, hidden, squeeze, gate, bias, init, width_rule)
         self.channels = channels
         width = self.config.hidden_width(channels)
         self.fc1 = nn.Linear(channels, width, bias=bias)
@@ -278,3 +293,9 @@ class SqueezeExcitation(nn.Module):
                 f"is another function. Build the block with init={kinds[saved]!r}."
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _to_eight(channels: int, r: int, at_least: float = 0.0) -> int:
+    """The multiple of 8 nearest to channels / r, the higher of two, and not under that share of it."""
+    width = max(8, (channels + 4 * r) // (8 * r) * 8)
+    return width if width >= at_least * channels / r else width + 8

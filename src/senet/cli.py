@@ -110,11 +110,22 @@ def train(argv: list[str]) -> None:
 def evaluate(argv: list[str]) -> None:
     """Evaluate networks on the test images of a data set."""
     parser = _parser("eval MODEL...", "Evaluates networks on the test images of a data set.")
-    parser.add_argument("models", nargs="+", help="run folders, weights files, or names of `senet models`")
+    parser.add_argument(
+        "models", nargs="+", help="run folders, weights of any origin, or names of `senet models`"
+    )
     parser.add_argument(
         "--data", type=str | None, help="digits, folder:DIR or shards:DIR; none: as the weights say"
     )
-    parser.add_argument("--weights", type=str | None, help="a weights file, for one MODEL that is a name")
+    parser.add_argument(
+        "--weights",
+        type=str | None,
+        help="weights for one MODEL that is a name: a file, timm:TAG, hf:ORG/NAME",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        type=str | None,
+        help="data, or such as imagenet,size=288,resize=303,interpolation=bicubic; none: as the weights say",
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--batch_size", type=int, default=256, help="images a batch")
     parser.add_argument("--workers", type=int | None, help="processes that prepare images")
@@ -131,6 +142,7 @@ def evaluate(argv: list[str]) -> None:
             model,
             data=options.data,
             weights=options.weights,
+            preprocessing=options.preprocessing,
             device=options.device,
             batch_size=options.batch_size,
             workers=options.workers,
@@ -165,6 +177,50 @@ def models(argv: list[str]) -> None:
         print(json.dumps(found.rows))
     else:
         print(described(info(options.pattern)) if names == [options.pattern] else found)
+
+
+def convert(argv: list[str]) -> None:
+    """Convert weights of any origin."""
+    parser = _parser(
+        "convert IN OUT",
+        "Converts weights of the original Caffe release, timm, torchvision, Cadene and others to a file of "
+        "senet, or a file of senet to theirs. Whose they are is recognised.",
+    )
+    parser.add_argument("source", help="a file, a run folder, timm:TAG or hf:ORG/NAME@REV")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--to", type=str, default="senet", help="whose layout OUT gets")
+    parser.add_argument("--origin", type=str | None, help="whose layout IN has; none: it is recognised")
+    parser.add_argument("--prototxt", type=str | None, help="of a .caffemodel: what to check it against")
+    parser.add_argument(
+        "--classes",
+        type=str,
+        default="synset",
+        help="order of the classes of a .caffemodel: synset, as everywhere, or devkit, as it is",
+    )
+    parser.add_argument(
+        "--layout", type=str | None, help="modern or original, the network's, where IN does not say it"
+    )
+    parser.add_argument(
+        "--preprocessing", type=str | None, help="for the header of OUT, such as imagenet,size=288,resize=303"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
+    options = parser.parse_args(argv)
+
+    from senet.data.preprocessing import preprocessing_named
+    from senet.models import convert as converted
+
+    words = options.preprocessing
+    done = converted(
+        options.source,
+        options.out,
+        to=options.to,
+        origin=options.origin,
+        classes=options.classes,
+        layout=options.layout,
+        prototxt=options.prototxt,
+        preprocessing=None if words is None else preprocessing_named(words).to_dict(),
+    )
+    print(json.dumps(done.to_dict()) if options.json else done)
 
 
 def plan(argv: list[str]) -> None:
@@ -230,6 +286,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "eval": evaluate,
     "models": models,
     "plan": plan,
+    "convert": convert,
 }
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from senet.data import open_data
-from senet.data.preprocessing import IMAGENET_MEAN, Preprocessing, preprocessing_for
-from senet.errors import ShapeError
+from senet.data.preprocessing import IMAGENET_MEAN, Preprocessing, preprocessing_for, preprocessing_named
+from senet.errors import OptionError, ShapeError
 
 
 class Pictures:
@@ -115,3 +115,49 @@ def test_transforms_reach_other_processes() -> None:
 def test_it_travels_as_json() -> None:
     found = preprocessing_for(Pictures(32, 32), 3, image_size=None, network_size=32)
     assert Preprocessing.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_are_resized_as_the_weights_say(interpolation: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    found = Preprocessing(3, 20, 24, (0.5,) * 3, (0.5,) * 3, interpolation).evaluation()(image)
+    how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    # The shorter edge to 24, and the middle 20 × 20 of 24 × 33.
+    resized = np.asarray(image.resize((33, 24), how))
+    assert torch.equal(found, torch.from_numpy(resized[2:22, 6:26].copy()).permute(2, 0, 1))
+
+
+def test_a_preprocessing_can_be_written_in_words() -> None:
+    found = preprocessing_named("imagenet,size=288,resize=303,interpolation=bicubic")
+    assert (found.size, found.resize, found.interpolation) == (288, 303, "bicubic")
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert preprocessing_named("caffe").std[0] == pytest.approx(1 / 255)
+    assert preprocessing_named("inception").resize == 333
+    for text, words in (
+        ("imagnet", "Did you mean 'imagenet'"),
+        ("imagenet,sise=3", "Did you mean 'size'"),
+        ("imagenet,size", "size=''"),
+        ("imagenet,size=0", "size=0"),
+        ("imagenet,interpolation=cubic", "Did you mean 'bicubic'"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            preprocessing_named(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channels": 2},
+        {"size": 0},
+        {"resize": 1.5},
+        {"mean": (0.5,)},
+        {"std": (0.0,) * 3},
+        {"mean": ("a",) * 3},
+    ],
+)
+def test_what_is_no_preprocessing(changes: dict[str, Any]) -> None:
+    whole = {"channels": 3, "size": 4, "resize": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    assert Preprocessing.from_dict(whole).interpolation == "bilinear"
+    with pytest.raises(OptionError, match=next(iter(changes))):
+        Preprocessing.from_dict(whole | changes)

@@ -73,8 +73,12 @@ def test_one_network_with_all_that_is_printed_of_it() -> None:
     assert "⎣ fc, [16, 256]        ⎦" in text
     assert "Table 2 (paper, ImageNet): top1 21.10, top5 5.49, gmacs 4.25" in text
     assert "README, Table 1 (released, ImageNet): top1 20.97, top5 5.54" in text
-    assert text.endswith("≠ se_resnext50_32x4d: 4.244 G multiply-adds, Table 2 prints 4.25 G")
-    assert "≠" not in described(senet.info("resnet20"))
+    assert "≠ se_resnext50_32x4d: 4.244 G multiply-adds, Table 2 prints 4.25 G\n\npublished weights" in text
+    weights = next(line for line in text.splitlines() if line.startswith("timm:seresnext50_32x4d.racm_in1k"))
+    assert weights.split()[1:] == "modern 82.186 / 96.146 288 of 303, bicubic apache-2.0".split()
+    plain = described(senet.info("resnet20"))
+    assert "≠" not in plain
+    assert "published weights" not in plain
 
 
 def test_errors_are_the_papers_own_where_it_has_some() -> None:

@@ -66,5 +66,20 @@ def test_a_header_that_does_not_fit(tmp_path: Path, network: object) -> None:
 
 def test_a_foreign_file_does_not_say_its_network(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(WeightsError, match="does not say which network"):
+    with pytest.raises(WeightsError, match="do not say which network"):
         senet.load(tmp_path / "foreign.safetensors")
+
+
+def test_a_layout_is_followed_or_refused(tmp_path: Path) -> None:
+    assert senet.load("resnet18", layout="original").config.layout == "original"
+    senet.weights.save(senet.build("resnet18"), tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="layout modern, not original"):
+        senet.load(tmp_path / "w.safetensors", layout="original")
+    with pytest.raises(OptionError, match="'nonsense' is unknown"):
+        senet.load(tmp_path / "w.safetensors", layout="nonsense")
+
+
+def test_a_tag_of_timm_is_no_fresh_network() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(OptionError, match=r"weights='timm:seresnet50\.ra2_in1k'"):
+        senet.load("timm:seresnet50.ra2_in1k")

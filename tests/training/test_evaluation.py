@@ -93,7 +93,8 @@ def test_weights_bring_their_preprocessing_and_data(tmp_path: Path) -> None:
     refused(r"the weights know 3 classes \(a, b, c", classes=["a", "b", "c"])
     refused("the same classes in the same order", classes=list(reversed(data.classes)))
     refused("preprocessing is unreadable", preprocessing={"size": 8})
-    refused("images of 3 channels, the data has 1", preprocessing=preprocessing.to_dict() | {"channels": 3})
+    colour = preprocessing.to_dict() | {"channels": 3, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    refused("images of 3 channels, the data has 1", preprocessing=colour)
 
 
 def test_a_name_needs_weights_and_weights_need_data(tmp_path: Path) -> None:
@@ -103,6 +104,11 @@ def test_a_name_needs_weights_and_weights_need_data(tmp_path: Path) -> None:
     senet.weights.save(senet.build("se_resnet20", num_classes=10, in_channels=1), path)
     with pytest.raises(OptionError, match="Give --data"):
         evaluate_named("se_resnet20", weights=str(path))
-    assert evaluate_named("se_resnet20", weights=str(path), data="digits")["images"] == 360
+    with pytest.raises(WeightsError, match="Give --preprocessing: data"):
+        evaluate_named("se_resnet20", weights=str(path), data="digits")
+    found = evaluate_named("se_resnet20", weights=str(path), data="digits", preprocessing="data")
+    assert found["images"] == 360
+    with pytest.raises(WeightsError, match="images of 3 channels, the data has 1"):
+        evaluate_named("se_resnet20", weights=str(path), data="digits", preprocessing="imagenet")
     with pytest.raises(WeightsError, match="the weights are of se_resnet20"):
-        evaluate_named("resnet20", weights=str(path), data="digits")
+        evaluate_named("resnet20", weights=str(path), data="digits", preprocessing="data")

@@ -1,6 +1,7 @@
+import json
 import os
+import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 import senet
 from senet import weights
-from senet.errors import OptionError, WeightsError
+from senet.errors import WeightsError
 
 
 def test_weights_and_header_come_back(tmp_path: Path) -> None:
@@ -29,42 +30,6 @@ def test_any_module_can_be_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(saved.weight, loaded.weight)
 
 
-def test_a_misfit_changes_nothing(tmp_path: Path) -> None:
-    weights.save(senet.build("se_resnet20", num_classes=10), tmp_path / "w.safetensors")
-    model = senet.build("resnet20", num_classes=5)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"36 unknown to the network .*2 of another shape .*fc"):
-        weights.load(model, tmp_path / "w.safetensors")
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    weights.save(senet.build("resnet20"), tmp_path / "plain.safetensors")
-    with pytest.raises(WeightsError, match="36 missing in the file"):
-        senet.build("se_resnet20", weights=tmp_path / "plain.safetensors")
-
-
-def test_a_gate_of_the_other_kind_is_refused(tmp_path: Path) -> None:
-    weights.save(senet.build("se_resnet20", se=senet.SEConfig(init="identity")), tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="one_at_zero"):
-        weights.load(senet.build("se_resnet20"), tmp_path / "w.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "words"),
-    [
-        ("se_resnet20", {"placement": "post"}, "placement post, not standard"),
-        ("se_resnet18", {"layout": "original"}, "layout original, not modern"),
-        ("se_resnet20", {"se": senet.SEConfig(gate="tanh")}, "gate tanh, not sigmoid"),
-        ("se_resnet20", {"se": senet.SEConfig(squeeze="max")}, "squeeze max, not avg"),
-    ],
-)
-def test_a_network_that_computes_other_things_is_refused(
-    tmp_path: Path, name: str, changes: dict[str, Any], words: str
-) -> None:
-    weights.save(senet.build(name, **changes), tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=words):
-        senet.build(name, weights=tmp_path / "w.safetensors")
-    senet.build(name, weights=tmp_path / "w.safetensors", **changes)
-
-
 def test_a_compiled_model_is_saved_as_itself(tmp_path: Path) -> None:
     model = senet.build("resnet20")
     weights.save(torch.compile(model), tmp_path / "w.safetensors")  # type: ignore[arg-type]
@@ -80,29 +45,49 @@ def test_tied_weights_are_saved_apart(tmp_path: Path) -> None:
     assert torch.equal(loaded.state_dict()["1.weight"], tied.state_dict()["0.weight"])
 
 
-def test_the_networks_dtype_stays(tmp_path: Path) -> None:
-    weights.save(senet.build("resnet20").half(), tmp_path / "w.safetensors")
-    for model in (
-        senet.load(tmp_path / "w.safetensors"),
-        senet.build("resnet20", weights=tmp_path / "w.safetensors"),
-    ):
-        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    save_file(
-        {"weight": torch.zeros(2, 3, dtype=torch.int32), "bias": torch.zeros(2)}, tmp_path / "i.safetensors"
-    )
-    with pytest.raises(WeightsError, match=r"1 of another kind of number \(weight torch\.int32"):
-        weights.load(torch.nn.Linear(3, 2), tmp_path / "i.safetensors")
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    model = senet.build("se_resnet20")
+    for name in ("a", "b"):
+        weights.save(model, tmp_path / name, header={"classes": ["x"], "data": "digits"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert weights.read(tmp_path / "a")[0].keys() == {"network", "classes", "data"}
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "pickle"])
+def test_every_bit_that_turns_over_is_noticed(tmp_path: Path) -> None:
+    """Bar R6: a thousand bits, most of them in the header of a small file."""
+    path = tmp_path / "w.safetensors"
+    weights.save(torch.nn.Conv2d(3, 2, 1), path, header={"classes": ['"senet.sha256": "', "é"]})
+    small = path.read_bytes()
+    weights.save(senet.build("se_resnet20"), path)
+    large = path.read_bytes()
+    weights.save(senet.build("resnet18", num_classes=1), path, layout="timm")
+    theirs = path.read_bytes()
+    random.seed(0)
+    bits = [(small, bit) for bit in random.sample(range(8 * len(small)), 700)]
+    bits += [(large, bit) for bit in random.sample(range(8 * len(large)), 250)]
+    # A file for another library too, when senet reads it back: in what is before the tensors, and in them.
+    bits += [(theirs, bit) for bit in (*random.sample(range(64_000), 40), 8 * len(theirs) - 1)]
+    for content, bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError, match="no whole safetensors file"):
+            weights.read(path)
+
+
+def test_a_file_from_before_there_were_checksums(tmp_path: Path) -> None:
+    tensors = senet.build("resnet20").state_dict()
+    header = {"network": senet.build("resnet20").config.to_dict()}
+    save_file(tensors, tmp_path / "w.safetensors", {"senet": json.dumps(header)})
+    assert senet.load(tmp_path / "w.safetensors").config.name == "resnet20"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
 def test_broken_files(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "w.safetensors"
     weights.save(torch.nn.Linear(30, 20), path)
     whole = path.read_bytes()
-    if damage == "pickle":
-        torch.save({"a": torch.zeros(1)}, path)
-    else:
-        path.write_bytes({"truncated": whole[:-10], "text": b"hello", "empty": b""}[damage])
+    path.write_bytes({"truncated": whole[:-10], "text": b"hello", "empty": b""}[damage])
     with pytest.raises(WeightsError, match="no whole safetensors file"):
         weights.load(torch.nn.Linear(30, 20), path)
 
@@ -118,8 +103,6 @@ def test_missing_files(tmp_path: Path) -> None:
         weights.read(tmp_path)
     with pytest.raises(WeightsError, match="cannot be written"):
         weights.save(torch.nn.Linear(1, 1), tmp_path / "no" / "w.safetensors")
-    with pytest.raises(OptionError, match="layout='timm'"):
-        weights.save(torch.nn.Linear(1, 1), tmp_path / "w.safetensors", layout="timm")
 
 
 def test_what_was_inserted_into_is_not_what_its_config_builds(tmp_path: Path) -> None:
@@ -127,7 +110,7 @@ def test_what_was_inserted_into_is_not_what_its_config_builds(tmp_path: Path) ->
     senet.insert(model)
     senet.weights.save(model, tmp_path / "w.safetensors")
     assert "network" not in senet.weights.read(tmp_path / "w.safetensors")[0]
-    with pytest.raises(WeightsError, match=r"with senet\.insert if it was inserted into"):
+    with pytest.raises(WeightsError, match=r"with senet\.insert if SE was inserted"):
         senet.load(tmp_path / "w.safetensors")
     other = senet.build("resnet20", num_classes=3)
     senet.insert(other)

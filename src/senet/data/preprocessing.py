@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from senet.data.source import Source, evenly_spaced
-from senet.errors import MissingExtraError, ShapeError
+from senet.errors import MissingExtraError, ShapeError, check_choice, require, require_count
+from senet.weights.layout import IMAGENET
+from senet.weights.layouts import PREPROCESSINGS
 
 Transform = Callable[[Any], Tensor]
 
@@ -21,12 +24,15 @@ Transform = Callable[[Any], Tensor]
 SMALL = 64
 
 # What ImageNet networks are trained with everywhere; RGB, of values from 0 to 1.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: tuple[float, ...] = tuple(IMAGENET["mean"])
+IMAGENET_STD: tuple[float, ...] = tuple(IMAGENET["std"])
 
 # The share of the shorter edge that the evaluation crop keeps: 224 of 256 (section 5.1).
 CROP_SHARE = 224 / 256
 
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+_LARGEST = 10_000
 _MEASURED_IMAGES = 2_000
 
 
@@ -40,6 +46,10 @@ class Preprocessing:
         resize: the shorter edge before the crop, in pixels.
         mean: per channel, of values from 0 to 1.
         std: per channel.
+        interpolation: of the resizing, "bilinear" or "bicubic".
+
+    Raises:
+        OptionError: a value is not possible.
     """
 
     channels: int
@@ -47,6 +57,19 @@ class Preprocessing:
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        require_count("size", self.size)
+        require_count("resize", self.resize)
+        require("channels", self.channels, self.channels in (1, 3), "1 or 3")
+        check_choice(f"interpolation={self.interpolation!r}", self.interpolation, INTERPOLATIONS)
+        require("resize", self.resize, self.resize >= self.size, f"at least the size, {self.size}")
+        require("resize", self.resize, self.resize <= _LARGEST, f"at most {_LARGEST:,}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            numbers = len(values) == self.channels and all(_is_number(each) for each in values)
+            require(name, values, numbers, f"{self.channels} numbers")
+        require("std", self.std, all(each > 0 for each in self.std), "above 0")
 
     def evaluation(self) -> Transform:
         """PIL image to uint8 (channels, size, size): resize, centre crop."""
@@ -64,7 +87,8 @@ class Preprocessing:
         """
         v2 = _transforms()
         if crop == "resized":
-            steps = [v2.RandomResizedCrop(self.size, antialias=True)]
+            how = v2.InterpolationMode(self.interpolation)
+            steps = [v2.RandomResizedCrop(self.size, interpolation=how, antialias=True)]
         else:
             steps = [
                 self._resized,
@@ -94,7 +118,9 @@ class Preprocessing:
         # Most small images are as they should be, and asking costs less than resizing.
         if min(image.size) == self.resize:
             return image
-        return _transforms().functional.resize(image, [self.resize], antialias=True)
+        v2 = _transforms()
+        how = v2.InterpolationMode(self.interpolation)
+        return v2.functional.resize(image, [self.resize], interpolation=how, antialias=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -104,6 +130,29 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """What ``to_dict`` gave."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def preprocessing_named(text: str) -> Preprocessing:
+    """The preprocessing that a user writes, such as ``imagenet,size=288,resize=303,interpolation=bicubic``.
+
+    Args:
+        text: a name (imagenet, inception or caffe), and what differs from it: size, resize, interpolation.
+
+    Raises:
+        OptionError: it is not of that form.
+    """
+    name, *changes = text.split(",")
+    check_choice(f"preprocessing {text!r}", name, PREPROCESSINGS)
+    values = dict(PREPROCESSINGS[name])
+    for change in changes:
+        key, _, value = change.partition("=")
+        check_choice(f"preprocessing {text!r}", key, ("size", "resize", "interpolation"))
+        values[key] = int(value) if value.isdecimal() and len(value) < 9 else value
+    return Preprocessing.from_dict(values)
 
 
 def preprocessing_for(

@@ -34,6 +34,7 @@ class SEOptions(TypedDict, total=False):
     gate: str
     bias: bool
     init: str
+    width_rule: str
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,8 @@ class Plan:
     @property
     def too_narrow(self) -> list[Site]:
         """The sites with fewer channels than the reduction: their hidden width would be zero."""
-        return [
-            site for site in self.sites if not self.config.hidden and site.channels < self.config.reduction
-        ]
+        rounded_up = self.config.hidden or self.config.width_rule != "paper"
+        return [] if rounded_up else [site for site in self.sites if site.channels < self.config.reduction]
 
     @property
     def rows(self) -> list[dict[str, Any]]:

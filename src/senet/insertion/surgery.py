@@ -85,7 +85,7 @@ def insert(
             (matrices, or biases and norms), in the first group where the unit is not trained.
         example: an input on which outputs are compared before and after.
         **se: SEConfig's fields: reduction=16, hidden=None, squeeze="avg", gate="sigmoid",
-            bias=True, init="identity". What is given here overrides the plan's.
+            bias=True, init="identity", width_rule="paper". What is given here overrides the plan's.
 
     Returns:
         A report that prints.

@@ -8,15 +8,19 @@ from senet.models import resnet as resnet  # registers its networks
 from senet.models import shakeshake as shakeshake  # registers its networks
 from senet.models import shufflenet as shufflenet
 from senet.models import vgg as vgg  # registers its networks
+from senet.models.building import build as build
+from senet.models.building import parameter_count as parameter_count
 from senet.models.catalogue import Catalogue as Catalogue
 from senet.models.catalogue import described as described
+from senet.models.conversion import Conversion as Conversion
+from senet.models.conversion import convert as convert
+from senet.models.identify import network_of as network_of
 from senet.models.loading import load as load
-from senet.models.loading import path_named as path_named
+from senet.models.loading import weights_named as weights_named
 from senet.models.network import Level as Level
 from senet.models.network import Network as Network
 from senet.models.registry import ModelInfo as ModelInfo
 from senet.models.registry import NetworkConfig as NetworkConfig
-from senet.models.registry import build as build
 from senet.models.registry import info as info
 from senet.models.registry import list_models as list_models
-from senet.models.registry import parameter_count as parameter_count
+from senet.models.timm_plugin import register_with_timm as register_with_timm

@@ -167,4 +167,21 @@ def described(info: ModelInfo) -> str:
     for (where, by, data, setting), numbers in together.items():
         lines += ["", f"{where} ({by}, {data}): {', '.join(numbers)}", f"  {setting}"]
     notes = [f"≠ {sentence}" for sentence in differences(info)]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+    return "\n".join([*lines, *([""] if notes else []), *notes, *_weights(info)])
+
+
+def _weights(info: ModelInfo) -> list[str]:
+    """The weights that others have published, for people."""
+    rows = [
+        {
+            "published weights": weights.name,
+            "layout": weights.layout,
+            "top-1 / top-5 %": f"{weights.top1} / {weights.top5}",
+            "images": f"{weights.preprocessing['size']} of {weights.preprocessing['resize']}, "
+            f"{weights.preprocessing['interpolation']}",
+            "licence": weights.licence,
+        }
+        for weights in info.weights
+    ]
+    notes = dict.fromkeys(weights.note for weights in info.weights if weights.note)
+    return ["", str(Table(rows)), *(f"  {note}" for note in notes)] if rows else []

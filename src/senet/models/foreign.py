@@ -45,6 +45,13 @@ def _of_timm(asked: str, name: str) -> nn.Module:
         import timm
     except ImportError as error:
         raise MissingExtraError.of("timm", extra="timm", need=asked) from error
+    if "." in name:
+        raise OptionError(
+            f"{asked!r}",
+            found="a name with a tag is one of weights, and this makes a network without any",
+            allowed=FORMS,
+            do=f"Say senet.build(NAME, weights={asked!r}), or NAME --weights {asked}.",
+        )
     if not timm.is_model(name):
         raise _unknown(asked, name, timm.list_models())
     model: nn.Module = timm.create_model(name, pretrained=False)

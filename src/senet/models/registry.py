@@ -9,15 +9,13 @@ import dataclasses
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 
-from senet import weights as weight_files
 from senet.block import SEConfig
 from senet.errors import OptionError, check_choice, check_options, did_you_mean, require, require_count
 from senet.graph.arithmetic import MultiplyAdds, multiply_adds
@@ -25,6 +23,7 @@ from senet.insertion.placement import placement_named
 from senet.models.network import Network
 from senet.models.structure import Structure, structure
 from senet.paper import Published, published
+from senet.weights import PublishedWeights, published_weights
 
 LAYOUTS = ("modern", "original")
 
@@ -43,6 +42,7 @@ class ModelInfo:
         classes: how many it was designed for.
         se: whether it has SE blocks unless told otherwise.
         options: the options that its family adds to those of ``build``.
+        layouts: "modern" and "original"; one of them where both are the same network.
     """
 
     name: str
@@ -51,6 +51,7 @@ class ModelInfo:
     classes: int
     se: bool
     options: tuple[str, ...]
+    layouts: tuple[str, ...] = LAYOUTS
 
     @cached_property
     def parameters(self) -> int:
@@ -73,11 +74,17 @@ class ModelInfo:
         """What the paper, and the README of the released models, print of it."""
         return published(self.name)
 
+    @property
+    def weights(self) -> tuple[PublishedWeights, ...]:
+        """The weights that others have published for it, with their licence and accuracy."""
+        return published_weights(self.name)
+
     @cached_property
     def _network(self) -> Network:
         """In the original layout, without memory."""
+        se = SEConfig() if self.se else None
         with torch.device("meta"):
-            return build(self.name, num_classes=self.classes, layout="original")
+            return NetworkConfig(self.name, self.classes, se=se, layout="original").build()
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,9 @@ class NetworkConfig:
         require("stages", self.stages, listed, "None, or stages such as (2, 3)")
         placement_named(self.placement)
         check_choice(f"layout={self.layout!r}", self.layout, LAYOUTS)
-        if known.one_layout:
+        if self.layout not in known.info.layouts:
             # So that weights of the one fit the other.
-            object.__setattr__(self, "layout", "modern")
+            object.__setattr__(self, "layout", known.info.layouts[0])
         if self.se is None and (self.placement != "standard" or self.stages is not None):
             raise OptionError(
                 f"build({self.name!r}, placement={self.placement!r}, stages={self.stages!r})",
@@ -153,7 +160,6 @@ class NetworkConfig:
 class _Entry:
     info: ModelInfo
     make: Callable[..., Network]
-    one_layout: bool
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -192,7 +198,8 @@ def register(
     for each, se in names.items():
         if each in _ENTRIES:
             raise OptionError(f"register({each!r})", found="the name is taken", do="Choose another.")
-        _ENTRIES[each] = _Entry(ModelInfo(each, family, input_size, classes, se, options), make, one_layout)
+        layouts = LAYOUTS[:1] if one_layout else LAYOUTS
+        _ENTRIES[each] = _Entry(ModelInfo(each, family, input_size, classes, se, options, layouts), make)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -203,68 +210,6 @@ def list_models(pattern: str = "*") -> list[str]:
 def info(name: str) -> ModelInfo:
     """What is known of a name; OptionError, naming the nearest, if there is no such network."""
     return _known(name).info
-
-
-def build(
-    name: str,
-    *,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    weights: str | Path | None = None,
-    se: Literal["auto"] | SEConfig | None = "auto",
-    placement: str = "standard",
-    stages: Sequence[int] | None = None,
-    layout: str = "modern",
-    **options: Any,
-) -> Network:
-    """Builds a network of the paper, plain or SE.
-
-    Args:
-        name: one of ``list_models()``.
-        num_classes: of the classifier.
-        in_channels: of the images.
-        weights: a weights file or run folder of ours to load, None for a fresh start.
-        se: "auto" (as the name says), a config for the blocks, or None for the plain network.
-        placement: where SE stands in a unit: standard, pre, post, identity or 3x3
-            (Figure 5, Tables 14 and 15).
-        stages: the stages that get SE, such as (2, 3) for conv2_x and conv3_x; None for all
-            (Table 13).
-        layout: "modern" (stride on the 3×3, padded pooling) or "original" (as released: stride
-            on the first 1×1 of ResNet's bottlenecks, unpadded pooling in ceil mode). Networks
-            that have neither are the same in both.
-        **options: the family's own, such as ``dropout`` or ``shortcut``.
-
-    Returns:
-        The network in training mode; its ``config`` rebuilds it.
-
-    Raises:
-        OptionError: a name, an option or a value is not allowed.
-        WeightsError: the weights cannot be read or do not fit.
-    """
-    if isinstance(se, str):
-        check_choice(f"build({name!r}, se={se!r})", se, ("auto",))
-        se = SEConfig() if info(name).se else None
-    config = NetworkConfig(
-        name=name,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        se=se,
-        placement=placement,
-        stages=tuple(stages) if isinstance(stages, Iterable) else stages,
-        layout=layout,
-        options=options,
-    )
-    model = config.build()
-    if weights is not None:
-        weight_files.load(model, weights)
-    return model
-
-
-def parameter_count(name: str, **arguments: Any) -> int:
-    """The learnable parameters of ``build(name, **arguments)``, counted without memory for them."""
-    with torch.device("meta"):
-        model = build(name, **arguments)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _known(name: str) -> _Entry:

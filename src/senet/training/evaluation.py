@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from senet import weights as weight_files
 from senet.data import Source, Splits, open_data
-from senet.data.preprocessing import SMALL, Preprocessing, preprocessing_for
+from senet.data.preprocessing import SMALL, Preprocessing, preprocessing_for, preprocessing_named
 from senet.data.stream import BatchesInOrder, Images, Loader
 from senet.errors import OptionError, WeightsError, require
-from senet.models import build, info, list_models, load, path_named
+from senet.models import build, info, list_models, load, weights_named
 from senet.training.device import device_named, worker_count
+from senet.weights import Weights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -118,6 +119,7 @@ def evaluate_named(
     *,
     data: str | None = None,
     weights: str | None = None,
+    preprocessing: str | None = None,
     device: str = "auto",
     batch_size: int = 256,
     workers: int | None = None,
@@ -125,9 +127,11 @@ def evaluate_named(
     """Evaluates what a user names, with the preprocessing that its weights carry.
 
     Args:
-        name: a run folder, a weights file of ours, or a network's name beside ``weights``.
+        name: a run folder, weights of any origin, or a network's name beside ``weights``.
         data: the data set; None takes the one that the weights were trained on.
         weights: the weights of a network given by name.
+        preprocessing: "data" (as training decides it), or as ``preprocessing_named`` takes it, in place of
+            what the weights say.
         device: auto, cpu, cuda, ...
         batch_size: images a batch.
         workers: processes that prepare images; None decides by the device.
@@ -142,37 +146,49 @@ def evaluate_named(
     require("batch_size", batch_size, batch_size >= 1, "at least 1")
     require("workers", workers, workers is None or workers >= 0, "at least 0")
     place = device_named(device)
-    source = weights if weights is not None else path_named(name)
+    source = weights if weights is not None else weights_named(name)
     if source is None:
         raise OptionError(
             f"eval {name!r}", "a network fresh from its name knows nothing", do="Give --weights."
         )
-    header, _ = weight_files.read(source, tensors=False)
-    data = data or header.get("data")
+    found = weight_files.recognise(source)
+    data = data or found.header.get("data")
     if data is None:
         raise OptionError(f"eval {name!r}", "no data is named, here or in the weights", do="Give --data.")
     splits = open_data(data)
-    preprocessing = _preprocessing(name, header, splits)
-    if "network" in header:
-        model = load(source)
-        if weights is not None and model.config.name != name:  # type: ignore[union-attr]
+    prepared = _preprocessing(name, found, splits, preprocessing)
+    _check_classes(name, found.header, splits)
+    if weights is None:
+        model: Any = load(found)
+    elif "network" in found.header:
+        model = load(found)
+        if model.config.name != name:
             raise WeightsError(
-                f"eval {name!r}",
-                found=f"the weights are of {model.config.name}",  # type: ignore[union-attr]
-                do="Leave out one of the two.",
+                f"eval {name!r}", f"the weights are of {model.config.name}", do="Leave out one of the two."
             )
     else:
-        model = build(name, num_classes=len(splits.classes), in_channels=splits.channels, weights=weights)
-    model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = batches_of(
-        splits.test, preprocessing, batch_size=batch_size, workers=worker_count(workers, place)
-    )
-    return {"model": name, "data": data} | evaluate(model, batches, preprocessing, device=place).to_dict()
+        model = build(name, num_classes=len(splits.classes), in_channels=splits.channels, weights=found)
+    if model.config.num_classes != len(splits.classes):
+        raise WeightsError(
+            f"eval {name!r} on {splits.name!r}",
+            found=f"the weights know {model.config.num_classes} classes, the data has {len(splits.classes)}",
+            do="Name the data that they were trained on.",
+        )
+    model.to(place, memory_format=torch.channels_last)
+    batches = batches_of(splits.test, prepared, batch_size=batch_size, workers=worker_count(workers, place))
+    return {"model": name, "data": data} | evaluate(model, batches, prepared, device=place).to_dict()
 
 
-def _preprocessing(name: str, header: Mapping[str, Any], splits: Splits) -> Preprocessing:
-    """What the header says, once it fits the data; for a file that says nothing, what the data suggest."""
+def _check_classes(name: str, header: Mapping[str, Any], splits: Splits) -> None:
+    """Raises WeightsError where the weights know other classes than the data has, or another order."""
     asked = f"eval {name!r} on {splits.name!r}"
+    if header.get("class_order", "synset") != "synset":
+        raise WeightsError(
+            asked,
+            found=f"the classes of the weights are in the order of the {header['class_order']}",
+            allowed="that of the sorted synsets, as folders have it",
+            do="Convert the original weights again without --classes.",
+        )
     if header.get("classes", list(splits.classes)) != list(splits.classes):
         theirs = ", ".join(str(each) for each in header["classes"][:3])
         raise WeightsError(
@@ -182,13 +198,28 @@ def _preprocessing(name: str, header: Mapping[str, Any], splits: Splits) -> Prep
             allowed="the same classes in the same order",
             do="Name the data that they were trained on.",
         )
-    if "preprocessing" not in header:
+
+
+def _preprocessing(name: str, weights: Weights, splits: Splits, words: str | None) -> Preprocessing:
+    """What the caller says, or else the weights, if it fits the data."""
+    asked = f"eval {name!r} on {splits.name!r}"
+    if words == "data":
         network_size = info(name).input_size[1] if name in list_models() else SMALL
         return preprocessing_for(splits.train, splits.channels, image_size=None, network_size=network_size)
-    try:
-        found = Preprocessing.from_dict(header["preprocessing"])
-    except (KeyError, TypeError) as error:
-        raise WeightsError(asked, f"the file's preprocessing is unreadable ({error})") from error
+    if words is not None:
+        found = preprocessing_named(words)
+    elif "preprocessing" not in weights.header:
+        raise WeightsError(
+            asked,
+            found="the weights do not say how images are prepared for them",
+            do="Give --preprocessing: data, as training decides it by the data, or such as "
+            "imagenet,size=288,resize=303,interpolation=bicubic.",
+        )
+    else:
+        try:
+            found = Preprocessing.from_dict(weights.header["preprocessing"])
+        except (KeyError, TypeError, OptionError) as error:
+            raise WeightsError(asked, f"the file's preprocessing is unreadable ({error})") from error
     if found.channels != splits.channels:
         raise WeightsError(
             asked,

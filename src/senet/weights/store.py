@@ -1,68 +1,61 @@
-"""Our weights file: safetensors, with a header that rebuilds the network.
+"""Our weights file: safetensors, with a header that rebuilds the network and a checksum of all bytes.
 
-The header is one JSON text under the metadata key ``senet``: ``network`` (the fields of
-NetworkConfig), and what the writer adds (``preprocessing``, ``classes``, ...).
+The header is one JSON text under the metadata key ``senet``: ``network`` (the fields of NetworkConfig), and
+what the writer adds (``preprocessing``, ``classes``, ...). It begins with ``senet.sha256``, that of the whole
+file with zeros in its own place: safetensors itself notices no bit that turned over.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from senet.block import SqueezeExcitation
 from senet.errors import OptionError, WeightsError
 from senet.files import replacing
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
 
+# One key, as safetensors writes several in any order, and the same weights shall be the same bytes.
 _KEY = "senet"
+# In its place in a file that senet wrote for another library.
+_NOTE = "senet.note"
+_SUM = "senet.sha256"
+# Says that there has to be a sum: files from before there were any do not have it.
+_VERSION = "senet.version"
+_BLANK = "0" * 64
+# Where the sum stands: the header is a JSON text in a JSON text.
+_MARKER = json.dumps(f'"{_SUM}": "')[1:-1].encode()
+# Of the format: https://github.com/huggingface/safetensors#format
+_MOST_HEADER = 100_000_000
+_CHUNK = 1 << 20
 
 
-def save(
-    model: nn.Module, path: str | Path, layout: str = "senet", *, header: Mapping[str, Any] | None = None
-) -> None:
+def save(model: nn.Module, path: str | Path, *, header: Mapping[str, Any] | None = None) -> None:
     """Writes a network's weights, whole or not at all.
 
     Args:
         model: any network; one of ours can be rebuilt from the file, unless SE was inserted into it.
         path: of the file, conventionally ``.safetensors``.
-        layout: "senet", the only one so far.
         header: what else the file shall carry, as JSON can hold it.
 
     Raises:
-        OptionError: the layout is unknown.
         WeightsError: the file cannot be written.
     """
-    if layout != "senet":
-        raise OptionError(f"weights.save(layout={layout!r})", "it is unknown", "senet")
-    model = getattr(model, "_orig_mod", model)  # of a compiled model
-    content = dict(header or {})
-    config = getattr(model, "config", None)
-    # A network that SE was put into is no longer the one that its config builds.
-    inserted = any(getattr(module, "inserted", False) for module in model.modules())
-    if config is not None and hasattr(config, "to_dict") and not inserted:
-        content["network"] = config.to_dict()
-    # safetensors refuses strides, and channels_last is one of memory, not of the weights.
-    tensors = _apart({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()})
-    try:
-        with replacing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, {_KEY: json.dumps(content)})
-    except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(
-            f"weights.save({str(path)!r})",
-            found=f"the file cannot be written ({error})",
-            do="What stood there before is unchanged.",
-        ) from error
+    write(path, state_of(model), {**(header or {}), **header_of(model)})
 
 
 def read(path: str | Path, *, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and the tensors of a weights file.
+    """The header and the tensors of a weights file of ours.
 
     Args:
         path: a ``.safetensors`` file, or a run folder (its last epoch's weights).
@@ -74,108 +67,190 @@ def read(path: str | Path, *, tensors: bool = True) -> tuple[dict[str, Any], dic
     Raises:
         WeightsError: there is no such file, or it is no whole safetensors file.
     """
+    header, _, found = read_safetensors(file_of(path), tensors=tensors)
+    return header or {}, found
+
+
+def file_of(path: str | Path) -> Path:
+    """The weights file that a path means: itself, or that of the last epoch in a run folder.
+
+    Raises:
+        WeightsError: there is none.
+    """
     path = Path(path)
-    file = path / LAST if path.is_dir() else path
-    asked = f"weights.read({str(path)!r})"
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get(_KEY, "{}"))
-            found = {key: opened.get_tensor(key) for key in opened.keys()} if tensors else {}  # noqa: SIM118
-    except FileNotFoundError as error:
+        file = path / LAST if path.is_dir() else path
+        there = file.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        file, there = path, False
+    if not there:
         raise WeightsError(
-            asked,
-            found=f"there is no file {file.name}" + (" in the folder" if path.is_dir() else ""),
-            allowed="a .safetensors file, or a run folder that has written its weights",
+            f"weights {str(path)!r}",
+            found=f"there is no file {file.name[:200]}" + (" in the folder" if file != path else ""),
+            allowed="a weights file, or a run folder that has written its weights",
+        )
+    return file
+
+
+def write(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, ours: bool = True
+) -> None:
+    """Writes a weights file, whole or not at all.
+
+    Args:
+        path: of the file.
+        tensors: by key.
+        header: what the file says beside them, as JSON can hold it.
+        ours: whether it is a file of ours; one for another library has the header as a note, which
+            only senet reads.
+
+    Raises:
+        OptionError: JSON cannot hold the header.
+        WeightsError: the file cannot be written, or the tensors are none.
+    """
+    if any(tensor.is_meta for tensor in tensors.values()):
+        raise WeightsError(f"weights.save({str(path)!r})", "the network is on meta: it has no weights")
+    try:
+        if {_SUM, _VERSION} & header.keys():
+            raise ValueError(f"{_SUM} and {_VERSION} are not for others to set")
+        text = json.dumps({_SUM: _BLANK, _VERSION: 2, **header})
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"weights.save({str(path)!r}, header=...)", f"JSON cannot hold it ({error})", "what JSON can hold"
         ) from error
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    try:
+        with replacing(path) as temporary:
+            safetensors.torch.save_file(_apart(tensors), temporary, {_KEY if ours else _NOTE: text})
+            _seal(temporary)
+    except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(
-            asked,
+            f"weights.save({str(path)!r})",
+            found=f"the file cannot be written ({error})",
+            do="What stood there before is unchanged.",
+        ) from error
+
+
+class Read(NamedTuple):
+    """What a safetensors file holds: our header, or our note in a file for another library, and tensors."""
+
+    header: dict[str, Any] | None
+    note: dict[str, Any] | None
+    tensors: dict[str, Tensor]
+
+
+def read_safetensors(path: Path, *, tensors: bool = True) -> Read:
+    """Reads a safetensors file of any library; its tensors stay on the disk until they are used.
+
+    Raises:
+        WeightsError: it is no whole safetensors file, or one of ours that is not as it was written.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            found = {key: opened.get_tensor(key) for key in opened.keys()} if tensors else {}  # noqa: SIM118
+        sealed = _MARKER in _head(path)
+        if not sealed and not metadata.keys() & {_KEY, _NOTE}:
+            return Read(None, None, found)
+        said = json.loads(metadata.get(_KEY, metadata.get(_NOTE, "{}")))
+        if not isinstance(said, dict):
+            raise ValueError("its header is no mapping")
+        # A bit may have turned over in the mark, the sum or the key of the metadata, but not in all.
+        if (sealed or _VERSION in said) and said.pop(_SUM, None) != _sum(path):
+            raise ValueError("its bytes are not those that were written: the checksum differs")
+        said.pop(_VERSION, None)
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise WeightsError(
+            f"weights {str(path)!r}",
             found=f"this is no whole safetensors file ({error})",
             allowed="safetensors",
             do="Fetch or write the file again.",
         ) from error
-    return header if isinstance(header, dict) else {}, found
+    return Read(said, None, found) if _KEY in metadata else Read(None, said, found)
 
 
-def load(model: nn.Module, path: str | Path) -> None:
-    """Loads weights into a network: every key and every shape fits, or nothing is changed.
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network in what compiles, distributes or averages it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)  # of a compiled model
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
-    Args:
-        model: the network.
-        path: a ``.safetensors`` file, or a run folder (its last epoch's weights).
 
-    Raises:
-        WeightsError: the file is unreadable, or keys or shapes do not fit.
-    """
-    header, tensors = read(path)
-    model = getattr(model, "_orig_mod", model)  # of a compiled model
-    _check_function(model, path, header)
-    state = model.state_dict()
-    misfits = {
-        "missing in the file": sorted(state.keys() - tensors.keys()),
-        "unknown to the network": sorted(tensors.keys() - state.keys()),
-        "of another shape": [
-            f"{key} {tuple(tensors[key].shape)}, not {tuple(state[key].shape)}"
-            for key in state.keys() & tensors.keys()
-            if tensors[key].shape != state[key].shape
-        ],
-        "of another kind of number": [
-            f"{key} {tensors[key].dtype}, not {state[key].dtype}"
-            for key in state.keys() & tensors.keys()
-            if tensors[key].is_floating_point() != state[key].is_floating_point()
-        ],
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors as a file holds them; those on "meta" stay there."""
+    state = unwrapped(model).state_dict().items()
+    # safetensors refuses strides, and channels_last is one of memory, not of the weights.
+    return {
+        key: value.detach() if value.is_meta else value.detach().cpu().contiguous() for key, value in state
     }
-    found = "; ".join(
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in misfits.items()
-        if keys
+
+
+def config_of(model: nn.Module) -> dict[str, Any] | None:
+    """The config of a network of ours; None for others."""
+    config: Any = getattr(unwrapped(model), "config", None)
+    found = config.to_dict() if hasattr(config, "to_dict") else None
+    # Other libraries' networks have a config too.
+    return (
+        found if isinstance(found, dict) and {"name", "layout", "placement", "se"} <= found.keys() else None
     )
-    if found:
-        raise WeightsError(
-            f"weights.load(model, {str(path)!r})",
-            found=f"the tensors do not fit: {found}",
-            allowed="every key of the network, each in its shape and kind",
-            do="Build the network as it was when it was saved, or use senet.load(path).",
-        )
-    # A network on "meta" has no memory to copy into: it takes the file's tensors as its own.
-    tensors = {key: tensor.to(state[key].dtype) for key, tensor in tensors.items()}
-    model.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in state.values()))
 
 
-def _check_function(model: nn.Module, path: str | Path, header: Mapping[str, Any]) -> None:
-    """Raises WeightsError where the file's network computes something else of the same tensors."""
-    config: Any = getattr(model, "config", None)
-    theirs = header.get("network")
-    if not isinstance(theirs, dict) or not hasattr(config, "to_dict"):
-        return
-
-    def function(network: Mapping[str, Any]) -> dict[str, Any]:
-        # What neither keys nor shapes show; where SE stands and what it does only if there is any.
-        se = network.get("se")
-        said = {**network, **se} if isinstance(se, dict) else {"layout": network.get("layout", "modern")}
-        return {key: said[key] for key in ("layout", "placement", "squeeze", "gate") if key in said}
-
-    ours, saved = function(config.to_dict()), function(theirs)
-    differing = [
-        f"{key} {saved[key]}, not {ours[key]}"
-        for key in ours.keys() & saved.keys()
-        if saved[key] != ours[key]
-    ]
-    if differing:
-        raise WeightsError(
-            f"weights.load(model, {str(path)!r})",
-            found=f"the weights are of a network with {'; '.join(differing)}",
-            allowed="the network they were saved from: others take the tensors and compute other things",
-            do="Use senet.load(path), or build the network like that.",
-        )
+def header_of(model: nn.Module) -> dict[str, Any]:
+    """What the network says of itself: what rebuilds it, or what its inserted SE blocks do."""
+    network = config_of(model)
+    blocks = [module.config for module in model.modules() if isinstance(module, SqueezeExcitation)]
+    # A network that SE was put into is no longer the one that its config builds.
+    inserted = any(getattr(module, "inserted", False) for module in model.modules())
+    if network is not None and not inserted:
+        return {"network": network}
+    kinds = {(config.squeeze, config.gate) for config in blocks}
+    return {"function": dict(zip(("squeeze", "gate"), kinds.pop(), strict=True))} if len(kinds) == 1 else {}
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _seal(path: Path) -> None:
+    """Puts the checksum into its place."""
+    total = _sum(path)
+    with path.open("r+b") as file:
+        file.seek(_place(_head(path)))
+        file.write(total.encode())
+
+
+def _sum(path: Path) -> str:
+    """The SHA-256 of the file with zeros for the checksum."""
+    head = _head(path)
+    place = _place(head)
+    digest = hashlib.sha256(head[:place] + _BLANK.encode() + head[place + len(_BLANK) :])
+    with path.open("rb") as file:
+        file.seek(len(head))
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    """Safetensors' own header, and its length before it."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return length + file.read(min(int.from_bytes(length, "little"), _MOST_HEADER))
+
+
+def _place(head: bytes) -> int:
+    """Where the checksum stands."""
+    place = head.find(_MARKER)
+    if place < 0:
+        raise ValueError("its checksum is damaged")
+    return place + len(_MARKER)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, those that share memory copied: the format has no word for sharing."""
     seen: set[int] = set()
     apart = {}
     for key, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr()
-        apart[key] = tensor.clone() if place in seen else tensor
+        apart[key] = tensor.clone() if place in seen or not tensor.is_contiguous() else tensor
         seen.add(place)
     return apart
