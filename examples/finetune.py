@@ -17,6 +17,7 @@ import itertools
 import math
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
 
-    name = default_recipe(options.data, network_size=32)
+    name = default_recipe(options.data, "resnet20")
     recipe = recipe_named(name)
     recipe = dataclasses.replace(recipe, epochs=options.epochs or recipe.epochs, schedule="cosine")
     rows = []
@@ -55,14 +56,13 @@ def one_seed(job: Job, epochs: int) -> list[dict[str, Any]]:
     plain, with_se = job.state.model, copy.deepcopy(job.state.model)
     before = job.evaluate().top1
     optimizers = {"plain": optimizer_of(plain, job), "SE": optimizer_of(with_se, job)}
-    images, _ = next(iter(job.test_batches))
-    x, _ = job.to_device(images, torch.zeros(0))
+    x, _ = job.inputs(next(iter(job.test_batches())), 0)
     report = senet.insert(with_se, reduction=4, optimizer=optimizers["SE"], example=x)
     print(f"\n{report}\n")
 
     networks = {"plain": plain, "SE": with_se}
     cost = step_seconds(networks, job)
-    steps = {"SE": epochs * job.order.steps_per_epoch}
+    steps = {"SE": epochs * job.steps_per_epoch}
     steps["plain"] = round(steps["SE"] * cost["SE"] / cost["plain"])
     rows = []
     for name, model in networks.items():
@@ -100,11 +100,18 @@ def fine_tune(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, step
     """Trains for a number of steps; the learning rate falls to zero along half a cosine."""
     model.train()
     highest = [group["lr"] for group in optimizer.param_groups]
-    batches = itertools.chain.from_iterable(itertools.repeat(job.train_batches))
-    for step, (images, labels) in enumerate(itertools.islice(batches, steps)):
+    for step, (x, labels) in enumerate(itertools.islice(batches_again(job), steps)):
         for group, lr in zip(optimizer.param_groups, highest, strict=True):
             group["lr"] = lr * (1 + math.cos(math.pi * step / steps)) / 2
-        take_step(model, optimizer, *job.to_device(images, labels))
+        take_step(model, optimizer, x, labels)
+
+
+def batches_again(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of the training that is over, from the first, as often as one likes."""
+    again = dataclasses.replace(job, state=dataclasses.replace(job.state, step=0))
+    while True:
+        for (batch,) in again.steps():
+            yield again.inputs(batch, 0)
 
 
 def take_step(
@@ -121,8 +128,7 @@ def step_seconds(networks: dict[str, nn.Module], job: Job, rounds: int = 30) -> 
     copies = {name: copy.deepcopy(model).train() for name, model in networks.items()}
     optimizers = {name: torch.optim.SGD(model.parameters(), 0.0) for name, model in copies.items()}
     seconds: dict[str, list[float]] = {name: [] for name in copies}
-    for images, labels in itertools.islice(job.train_batches, rounds):
-        x, labels = job.to_device(images, labels)
+    for x, labels in itertools.islice(batches_again(job), rounds):
         for name, model in copies.items():
             started = time.perf_counter()
             take_step(model, optimizers[name], x, labels)

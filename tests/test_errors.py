@@ -18,6 +18,7 @@ def test_every_class_is_a_built_in_too() -> None:
         errors.WeightsError: RuntimeError,
         errors.DataError: RuntimeError,
         errors.RunError: RuntimeError,
+        errors.StoppedError: RuntimeError,
         errors.BackendError: RuntimeError,
         errors.RecordingError: RuntimeError,
         errors.TraceError: RuntimeError,

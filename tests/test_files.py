@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from senet.files import replacing, write_text
+from senet.files import cache_folders, replacing, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -46,3 +46,15 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
     (tmp_path / "ordinary").write_text("x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "ordinary")}
     assert len(modes) == 1
+
+
+def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SENET_CACHE", str(tmp_path / "cache"))
+    assert list(cache_folders()) == [tmp_path / "cache"]
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.delenv("SENET_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert list(cache_folders()) == [Path("/x/senet")]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert list(cache_folders()) == [Path("/home/someone/.cache/senet")]

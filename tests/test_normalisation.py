@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from torch import Tensor, nn
 
 from senet import normalisation
 from senet.kernels.reference import Tail, tail
+from senet.runtime.processes import joined
 from tests.tails import random_tail
+from tests.together import together
 
 timm = pytest.importorskip("timm")
 
@@ -89,3 +92,52 @@ def test_which_modules_are_known() -> None:
         pass
 
     assert not normalisation.is_batch_norm(Mine(4))
+
+
+def _shared(folder: Path, affine: bool, momentum: float | None) -> None:
+    with joined(torch.device("cpu")) as processes:
+        norm = nn.Sequential(nn.BatchNorm2d(3, affine=affine, momentum=momentum)).double()
+        assert normalisation.share_statistics(norm) == 1
+        # Shares of different sizes, and a mean far from zero.
+        share = MAPS.tensor_split(processes.count)[processes.rank].clone().requires_grad_()
+        for _ in range(2):
+            out = norm(share)
+        (out * out.detach().sin()).sum().backward()
+        gradients = [processes.total(each.grad) for each in norm.parameters() if each.grad is not None]
+        found = [processes.gather(each) for each in (out.detach(), share.grad)]
+        if processes.leads:
+            tensors = [*(torch.cat(each) for each in found), *gradients, *norm.buffers()]
+            torch.save(tensors, folder / "found.pt")
+
+
+MAPS = 30 + torch.randn(7, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("affine", "momentum"), [(True, 0.3), (False, None)])
+def test_shared_statistics_are_those_of_the_whole_batch(
+    tmp_path: Path, affine: bool, momentum: float | None
+) -> None:
+    together(3, _shared, tmp_path, affine, momentum)
+    norm = nn.BatchNorm2d(3, affine=affine, momentum=momentum).double()
+    whole = MAPS.clone().requires_grad_()
+    for _ in range(2):
+        out = norm(whole)
+    (out * out.detach().sin()).sum().backward()
+    wanted = [out.detach(), whole.grad, *(each.grad for each in norm.parameters()), *norm.buffers()]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_a_shared_norm_keeps_keys_tensors_and_mode() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4))).eval()
+    before = dict(model.state_dict(keep_vars=True))
+    assert normalisation.share_statistics(model) == 2
+    after = dict(model.state_dict(keep_vars=True))
+    assert after.keys() == before.keys()
+    assert all(after[key] is before[key] for key in before)
+    assert not model[1].training
+    assert normalisation.is_batch_norm(model[1])
+    x = torch.randn(2, 3, 5, 5)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.train()(x), plain(x), rtol=0, atol=0)

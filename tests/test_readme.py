@@ -11,7 +11,7 @@ from senet.cli import VERBS, main
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     (Path(__file__).parent.parent / "docs" / name).read_text(encoding="utf-8")
-    for name in ("acceleration.md", "models.md", "weights.md")
+    for name in ("acceleration.md", "evaluation.md", "models.md", "weights.md")
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join([README, *DOCUMENTS]), re.S)
 COMMANDS = [
@@ -53,7 +53,9 @@ def test_commands_run(
         re.sub(r"^shards:.*", f"shards:{shard_folder}", re.sub(r"^folder:.*", f"folder:{image_folder}", word))
         for word in words[1:]
     ]
-    if replaced[0] == "train":
+    if "--resume" in replaced:
+        assert main(["train", "--epochs", "1", "--run", replaced[-1]]) == 0
+    elif replaced[0] == "train":
         replaced = [*replaced, "--epochs", "1", "--batch_size", "4" if "--data" in replaced else "64"]
     if replaced[0] in ("eval", "convert"):
         run = replaced[1].removesuffix("/last.safetensors")

@@ -55,6 +55,10 @@ class RunError(SenetError, RuntimeError):
     """A run folder cannot be used, or a run cannot go on."""
 
 
+class StoppedError(SenetError, RuntimeError):
+    """A signal asked a run to stop, and it is saved."""
+
+
 class BackendError(SenetError, RuntimeError):
     """A backend cannot serve the call that asks for it by name."""
 

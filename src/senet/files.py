@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder for what can be made again."""
 
 from __future__ import annotations
 
@@ -35,6 +35,24 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a text file whole or not at all (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def cache_folders() -> Iterator[Path]:
+    """Where senet keeps what can be made again; none where there is no home either.
+
+    ``$SENET_CACHE``, else ``$XDG_CACHE_HOME/senet``, else ``~/.cache/senet``; it may not exist yet,
+    nor be writable.
+    """
+    own, cache = os.environ.get("SENET_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        yield Path(own)
+    elif cache:
+        yield Path(cache) / "senet"
+    else:
+        try:
+            yield Path.home() / ".cache" / "senet"
+        except RuntimeError:
+            return
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,72 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from senet.functional import update_running
 
-_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device: torch's ``SyncBatchNorm`` refuses the CPU.
+
+    The moments are centred, and exact for batches of different sizes.
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(N, C, H, W), normalised by the statistics of all processes in training."""
+        how = statistics(self, u)
+        if how.group is None:
+            return super().forward(u)
+        # Like PyTorch's own, in float32 for what is lower.
+        x = u if u.dtype == torch.float64 else u.float()
+        numbers = torch.tensor(u.numel() // u.shape[1], dtype=torch.float64, device=u.device)
+        torch.distributed.all_reduce(numbers, group=how.group)
+        mean = _Over.apply(x.sum((0, 2, 3)), how.group) / numbers
+        centred = x - mean[:, None, None]
+        variance = _Over.apply(centred.square().sum((0, 2, 3)), how.group) / numbers
+        update(self, mean.detach(), (variance * (numbers / (numbers - 1))).detach())
+        weight, bias, eps = affine(self)
+        scale = torch.rsqrt(variance + eps) * (1 if weight is None else weight)
+        out = centred * scale[:, None, None]
+        given: Tensor = (out if bias is None else out + bias[:, None, None]).to(u.dtype)
+        return given
+
+
+class _Over(torch.autograd.Function):
+    """The sum over the processes of a group; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = tensor.clone()
+        torch.distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+def share_statistics(model: nn.Module) -> int:
+    """Makes the batch norms of a network share their statistics among the processes; returns how many.
+
+    On a GPU they become torch's ``SyncBatchNorm``. Keys, parameters and buffers stay as they are.
+    """
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.BatchNorm2d
+    ]
+    for parent, name, norm in found:
+        on_gpu = next(norm.buffers()).is_cuda if any(True for _ in norm.buffers()) else False
+        kind = nn.SyncBatchNorm if on_gpu else SharedBatchNorm
+        shared = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        # The same tensors: an optimizer that has them keeps them.
+        shared._parameters, shared._buffers, shared.training = norm._parameters, norm._buffers, norm.training
+        setattr(parent, name, shared)
+    return len(found)
+
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SharedBatchNorm)
 # torchvision's and timm's norms that never learn: buffers only, and no mode.
 _FROZEN = ("FrozenBatchNorm2d", "FrozenBatchNormAct2d")
 # A batch norm and an activation as one module, in timm.
@@ -92,9 +157,9 @@ def update(norm: Any, mean: Tensor | None, variance: Tensor | None) -> None:
 
 def _group(norm: _BatchNorm) -> Any:
     """The processes that a synchronised norm shares statistics with, None where it has none."""
-    if not isinstance(norm, nn.SyncBatchNorm) or not norm.training:
+    if not isinstance(norm, nn.SyncBatchNorm | SharedBatchNorm) or not norm.training:
         return None
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
-    group = norm.process_group or torch.distributed.group.WORLD
+    group = getattr(norm, "process_group", None) or torch.distributed.group.WORLD
     return group if torch.distributed.get_world_size(group) > 1 else None

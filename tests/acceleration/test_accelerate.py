@@ -292,6 +292,7 @@ def _distributed(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     spawn(_distributed, (str(tmp_path),), nprocs=2)

@@ -25,6 +25,7 @@ def unit() -> dict[str, generated.Lowered]:
     return dict(zip(networks, lowering.lower(*networks, batch=8, part="layer1.1"), strict=True))
 
 
+@pytest.mark.slow
 def test_se_by_layers_costs_a_compiled_step_much_and_ours_little(unit: dict[str, generated.Lowered]) -> None:
     plain, theirs, ours = unit.values()
     cost = theirs.mib - plain.mib
@@ -32,6 +33,7 @@ def test_se_by_layers_costs_a_compiled_step_much_and_ours_little(unit: dict[str,
     assert ours.mib - plain.mib <= 0.15 * cost
 
 
+@pytest.mark.slow
 def test_a_compiled_step_saves_no_map_more_with_ours(unit: dict[str, generated.Lowered]) -> None:
     plain, _, ours = unit.values()
     # Some numbers for each channel of each image, and SE's weights.

@@ -3,13 +3,14 @@ import pickle
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
 
 from senet.data import open_data
 from senet.data.preprocessing import IMAGENET_MEAN, Preprocessing, preprocessing_for, preprocessing_named
-from senet.errors import OptionError, ShapeError
+from senet.errors import DataError, OptionError, ShapeError
 
 
 class Pictures:
@@ -21,8 +22,21 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        return np.zeros(len(self), dtype=np.int64)
+
     def read(self, index: int) -> tuple[Any, int]:
         return Image.fromarray(self.pixels[index]), 0
+
+
+class Broken(Pictures):
+    """The same, but those of even numbers cannot be read."""
+
+    def read(self, index: int) -> tuple[Any, int]:
+        if index % 2 == 0:
+            raise DataError(f"reading image {index}", "it is broken")
+        return super().read(index)
 
 
 def test_small_images_keep_their_size_and_are_measured() -> None:
@@ -58,7 +72,6 @@ def test_an_image_of_another_size_is_brought_to_size(side: tuple[int, int]) -> N
     found = preprocessing_for(Pictures(32, 32), 3, image_size=None, network_size=32)
     picture = Pictures(*side).read(0)[0]
     assert found.evaluation()(picture).shape == (3, 32, 32)
-    assert found.training(crop="pad", pad=4, flip=True)(picture).shape == (3, 32, 32)
 
 
 def test_normalise_refuses_other_channels() -> None:
@@ -71,6 +84,26 @@ def test_the_size_can_be_asked_for() -> None:
     assert preprocessing_for(Pictures(300, 200), 3, image_size=96, network_size=224).size == 96
     small = preprocessing_for(Pictures(8, 8), 3, image_size=16, network_size=32)
     assert (small.size, small.resize) == (16, 16)
+
+
+@pytest.mark.parametrize("side", [8, 300])
+def test_what_comes_before_the_crop_can_be_asked_for(side: int) -> None:
+    found = preprocessing_for(
+        Pictures(side, side), 3, image_size=299, network_size=224, resize=352, squash=True
+    )
+    assert (found.size, found.resize, found.squash) == (299, 352, True)
+    with pytest.raises(OptionError, match="at least the size, 299"):
+        preprocessing_for(Pictures(side, side), 3, image_size=299, network_size=224, resize=298)
+
+
+@pytest.mark.parametrize("side", [32, 300])
+def test_broken_images_decide_nothing(side: int) -> None:
+    found = preprocessing_for(Broken(side, side, 5), 3, image_size=None, network_size=224)
+    whole = Pictures(side, side, 5)
+    whole.pixels = whole.pixels[1::2]
+    assert found == preprocessing_for(whole, 3, image_size=None, network_size=224)
+    with pytest.raises(DataError, match="reading image 0: it is broken"):
+        preprocessing_for(Broken(side, side, 1), 3, image_size=None, network_size=224)
 
 
 def test_digits_are_measured_in_grey() -> None:
@@ -86,16 +119,42 @@ def test_evaluation_takes_the_centre() -> None:
     assert (image == 200).all()
 
 
-@pytest.mark.parametrize("crop", ["pad", "resized", "centre"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_augmentations_have_the_size_and_differ(crop: str, flip: bool) -> None:
-    picture = Pictures(40, 40).read(0)[0]
-    augment = Preprocessing(3, 32, 36, (0.5,) * 3, (0.5,) * 3).training(crop=crop, pad=4, flip=flip)
-    images = [augment(picture) for _ in range(10)]
-    assert {image.shape for image in images} == {(3, 32, 32)}
-    distinct = len({image.numpy().tobytes() for image in images})
-    assert distinct == {("centre", False): 1, ("centre", True): 2}.get((crop, flip), distinct)
-    assert distinct > 1 or crop == "centre"
+@pytest.mark.parametrize(("width", "height"), [(40, 30), (31, 30), (30, 41), (30, 30)])
+def test_ten_crops_are_the_right_pixels(width: int, height: int) -> None:
+    picture = Pictures(width, height).read(0)[0]
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+    preprocessing = Preprocessing(3, 24, 30, (0.5,) * 3, (0.5,) * 3)
+    found = preprocessing.views((30,), 10)(picture)
+    assert (found.shape, found.dtype) == ((10, 3, 24, 24), torch.uint8)
+    assert torch.equal(found[0], preprocessing.evaluation()(picture)), "the centre, as for one view"
+    assert torch.equal(found[1], pixels[:, :24, :24])
+    assert torch.equal(found[2], pixels[:, :24, -24:])
+    assert torch.equal(found[3], pixels[:, -24:, :24])
+    assert torch.equal(found[4], pixels[:, -24:, -24:])
+    for crop, mirrored in zip(found[:5], found[5:], strict=True):
+        assert all(torch.equal(mirrored[..., column], crop[..., 23 - column]) for column in range(24))
+    assert len({view.numpy().tobytes() for view in found}) == 10
+
+
+def test_each_scale_is_a_view() -> None:
+    picture = Pictures(50, 40).read(0)[0]
+    preprocessing = Preprocessing(3, 24, 30, (0.5,) * 3, (0.5,) * 3, "bicubic")
+    found = preprocessing.views((24, 40), 1)(picture)
+    for view, scale in zip(found, (24, 40), strict=True):
+        other = Preprocessing(3, 24, scale, (0.5,) * 3, (0.5,) * 3, "bicubic")
+        assert torch.equal(view, other.evaluation()(picture))
+    assert preprocessing.views((24, 40), 10)(picture).shape == (20, 3, 24, 24)
+    for scales, crops, words in (((24, 23), 1, "at least the size, 24"), ((24,), 5, "1 or 10")):
+        with pytest.raises(OptionError, match=words):
+            preprocessing.views(scales, crops)
+
+
+@pytest.mark.parametrize("side", [(50, 40), (30, 60), (50, 24), (24, 24)])
+def test_a_squashed_image_is_seen_whole(side: tuple[int, int]) -> None:
+    picture = Pictures(*side).read(0)[0]
+    found = Preprocessing(3, 20, 24, (0.5,) * 3, (0.5,) * 3, squash=True).evaluation()(picture)
+    resized = np.asarray(picture.resize((24, 24), Image.Resampling.BILINEAR))
+    assert torch.equal(found, torch.from_numpy(resized[2:22, 2:22].copy()).permute(2, 0, 1))
 
 
 def test_a_constant_image_does_not_divide_by_zero() -> None:
@@ -108,7 +167,10 @@ def test_a_constant_image_does_not_divide_by_zero() -> None:
 def test_transforms_reach_other_processes() -> None:
     found = preprocessing_for(Pictures(32, 32), 3, image_size=None, network_size=32)
     picture = Pictures(32, 32).read(1)[0]
-    for transform in (found.evaluation(), found.training(crop="centre", pad=0, flip=False)):
+    for transform in (
+        found.evaluation(),
+        found.views((32, 40), 10),
+    ):
         assert torch.equal(pickle.loads(pickle.dumps(transform))(picture), transform(picture))
 
 
@@ -134,11 +196,14 @@ def test_a_preprocessing_can_be_written_in_words() -> None:
     assert found.mean == (0.485, 0.456, 0.406)
     assert preprocessing_named("caffe").std[0] == pytest.approx(1 / 255)
     assert preprocessing_named("inception").resize == 333
+    assert not found.squash
+    assert preprocessing_named("imagenet,squash").squash
     for text, words in (
         ("imagnet", "Did you mean 'imagenet'"),
         ("imagenet,sise=3", "Did you mean 'size'"),
         ("imagenet,size", "size=''"),
         ("imagenet,size=0", "size=0"),
+        ("imagenet,squash=no", "squash='no'"),
         ("imagenet,interpolation=cubic", "Did you mean 'bicubic'"),
     ):
         with pytest.raises(OptionError, match=words):
@@ -158,6 +223,7 @@ def test_a_preprocessing_can_be_written_in_words() -> None:
 )
 def test_what_is_no_preprocessing(changes: dict[str, Any]) -> None:
     whole = {"channels": 3, "size": 4, "resize": 4, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    assert Preprocessing.from_dict(whole).interpolation == "bilinear"
+    old = Preprocessing.from_dict(whole)
+    assert (old.interpolation, old.squash) == ("bilinear", False)
     with pytest.raises(OptionError, match=next(iter(changes))):
         Preprocessing.from_dict(whole | changes)

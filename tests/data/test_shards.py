@@ -1,4 +1,5 @@
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from tests.conftest import png, write_shard
 
-from senet.data import open_data
+from senet.data import open_data, shards
 from senet.data.shards import Shards
 from senet.errors import DataError
 
@@ -18,6 +19,7 @@ def test_samples_are_numbered_across_shards(shard_folder: Path) -> None:
     assert (len(data.train), len(data.test), data.channels) == (12, 6, 3)
     assert data.classes == ("zero", "one", "two")
     assert [data.train.read(index)[1] for index in range(12)] == [0, 1, 2] * 4
+    assert data.train.labels.tolist() == [0, 1, 2] * 4
     image = np.asarray(data.train.read(7)[0])
     assert np.array_equal(image, np.random.default_rng(101).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
@@ -117,13 +119,46 @@ def test_folders_that_are_wrong(shard_folder: Path) -> None:
 def test_a_broken_image_is_named_with_its_shard(shard_folder: Path) -> None:
     write_shard(shard_folder / "a-test-0.tar", {"00.png": png(1)[:60], "00.cls": b"0"})
     source = open_data(f"shards:{shard_folder}").test
-    with pytest.raises(DataError, match=r"a-test-0\.tar, 00: this is no whole image"):
+    with pytest.raises(DataError, match=r"^reading \S+a-test-0\.tar, 00: this is no whole image"):
         source.read(0)
+
+
+def test_only_the_image_is_read(shard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_data(f"shards:{shard_folder}").train
+    counted, pread = [], os.pread
+
+    def counting(handle: int, count: int, offset: int) -> bytes:
+        counted.append(count)
+        return pread(handle, count, offset)
+
+    monkeypatch.setattr(os, "pread", counting)
+    source.read(8)
+    assert counted == [len(png(seed=102, size=8))]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted on Linux")
+def test_only_so_many_shards_stay_open(shard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_MOST_OPEN", 1)
+    before = len(os.listdir("/proc/self/fd"))
+    source = Shards([shard_folder / f"a-train-{number}.tar" for number in range(2)], 3)
+    assert [source.read(index)[1] for index in (0, 6, 1, 7, 2, 8)] == [0, 0, 1, 1, 2, 2]
+    assert len(os.listdir("/proc/self/fd")) - before == len(source._files) == 1
+
+
+def test_a_shard_that_goes_away_is_named(shard_folder: Path) -> None:
+    source = open_data(f"shards:{shard_folder}").test
+    source.read(2)
+    (shard_folder / "a-test-0.tar").rename(shard_folder / "b.tar")
+    copy = pickle.loads(pickle.dumps(source))
+    with pytest.raises(DataError, match=r"^reading \S+a-test-0\.tar, 00002: the shard cannot be read"):
+        copy.read(2)
+    os.truncate(shard_folder / "b.tar", 700)
+    with pytest.raises(DataError, match=r"^reading \S+a-test-0\.tar, 00002: the shard ends in the middle"):
+        source.read(2)
 
 
 @pytest.mark.data
 def test_cifar10_is_whole(data_folder: Path) -> None:
     data = open_data(f"shards:{data_folder / 'cifar10'}")
     assert (len(data.train), len(data.test), len(data.classes)) == (50_000, 10_000, 10)
-    assert isinstance(data.test, Shards)
-    assert np.bincount([sample.label for sample in data.test.samples]).tolist() == [1_000] * 10
+    assert np.bincount(data.test.labels).tolist() == [1_000] * 10

@@ -203,10 +203,10 @@ def test_classes_and_channels_change_only_the_ends(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "se_resnet20",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                "se_resnet20",
                 "se_resnet18",
                 "se_resnext50_32x4d",
                 "senet154",

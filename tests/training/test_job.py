@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from senet import SqueezeExcitation
-from senet.errors import OptionError
+from senet import SqueezeExcitation, weights
+from senet.errors import OptionError, RunError, WeightsError
+from senet.runtime.processes import Processes
 from senet.training.config import Recipe, TrainConfig
 from senet.training.job import prepare
 
@@ -17,9 +18,9 @@ def config(**values: Any) -> TrainConfig:
 def test_network_and_data_fit() -> None:
     job = prepare(config(se={"reduction": 8, "gate": "tanh"}, stages=(3, 4), placement="post"))
     model = job.state.model
-    images, labels = next(iter(job.train_batches))
-    x, labels = job.to_device(images, labels)
-    assert x.shape == (100, 1, 8, 8)
+    (batch,) = next(job.steps())
+    x, labels = job.inputs(batch, 0)
+    assert (x.shape, labels.shape) == ((100, 1, 8, 8), (100,))
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert model(x).shape == (100, 10)
     blocks = [m for m in model.modules() if isinstance(m, SqueezeExcitation)]
@@ -46,7 +47,7 @@ def test_the_seed_decides_the_weights() -> None:
 def test_folders_and_shards(image_folder: Path, shard_folder: Path) -> None:
     job = prepare(config(model="se_resnet18", data=f"folder:{image_folder}"))
     assert (job.preprocessing.size, job.preprocessing.channels) == (40, 3)
-    assert job.order.batch_size == 6, "fewer images than a batch make one batch"
+    assert job.batch_size == 6, "fewer images than a batch make one batch"
     assert prepare(config(data=f"shards:{shard_folder}")).preprocessing.size == 8
 
 
@@ -60,8 +61,58 @@ def test_folders_and_shards(image_folder: Path, shard_folder: Path) -> None:
         ({"stages": (7,)}, "there is no stage 7"),
         ({"options": {"dropuot": 0.1}}, "Allowed: shortcut, dropout. Did you mean 'dropout'"),
         ({"options": {"num_classes": 5}}, "there is no option 'num_classes'"),
+        ({"recipe": Recipe(batch_size=4, accumulate=5)}, "batch_size=4.*at least 5, processes times"),
+        ({"recipe": Recipe(train_size=176)}, "train_size=176.*at most the size of the images, 8"),
+        ({"recipe": Recipe(resize=256)}, "resize=256.*at most twice"),
+        ({"recipe": Recipe(repeats=5000)}, "repeats=5000.*at most the number of images, 1437"),
+        ({"image_size": 2, "model": "vgg16_bn"}, "Set another --image_size"),
     ],
 )
 def test_what_is_wrong_shows_before_the_run(values: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         prepare(config(**values))
+
+
+def test_it_starts_from_weights_of_the_same_classes_or_with_a_new_head(tmp_path: Path) -> None:
+    first = prepare(config(seed=5))
+    weights.save(first.state.model, tmp_path / "w.safetensors", header=first.header())
+    again = prepare(config(weights=str(tmp_path / "w.safetensors")))
+    for key, tensor in first.state.model.state_dict().items():
+        assert torch.equal(again.state.model.state_dict()[key], tensor)
+    other = first.header() | {"classes": [f"the {name}" for name in first.data.classes]}
+    weights.save(first.state.model, tmp_path / "other.safetensors", header=other)
+    with pytest.raises(WeightsError, match=r"the weights know 10 classes.*Add --new_head true"):
+        prepare(config(weights=str(tmp_path / "other.safetensors")))
+    fresh = prepare(config(weights=str(tmp_path / "other.safetensors"), new_head=True)).state.model
+    changed = {
+        key
+        for key, tensor in first.state.model.state_dict().items()
+        if not torch.equal(fresh.state_dict()[key], tensor)
+    }
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_checkpoint_of_other_images_is_refused() -> None:
+    job = prepare(config())
+    facts = job.state.facts() | job.identity()
+    job.restore(job.state.tensors(), facts)
+    with pytest.raises(RunError, match="the images of digits are not those that the run began with"):
+        job.restore(job.state.tensors(), facts | {"images": 7})
+    with pytest.raises(RunError, match="of another run"):
+        job.restore({}, facts)
+
+
+def test_the_shares_of_processes_are_one_step() -> None:
+    alone = prepare(config(recipe=Recipe(batch_size=101)))
+    shares = [alone.order().__class__(1437, 101, 1, 0, processes=Processes(rank, 3)) for rank in range(3)]
+    whole = next(iter(alone.order()))
+    assert [key for share in shares for key in next(iter(share))] == whole
+
+
+def test_balanced_and_repeated_orders_follow_the_recipe() -> None:
+    balanced = prepare(config(recipe=Recipe(batch_size=100, balanced=True)))
+    (batch,) = next(balanced.steps())
+    assert torch.bincount(batch.labels).tolist() == [10] * 10
+    repeated = prepare(config(recipe=Recipe(batch_size=100, repeats=4)))
+    keys = next(iter(repeated.order()))
+    assert len({key.image for key in keys}) == 25

@@ -1,18 +1,23 @@
 import dataclasses
 import hashlib
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from tests.together import together
 from torch import nn
 
 import senet
 from senet import weights
-from senet.errors import RunError
+from senet.errors import DataError, RunError, StoppedError
 from senet.training.config import Recipe, TrainConfig
+from senet.training.job import Job
 from senet.training.loop import TrainResult, train
 from senet.training.recipes import RECIPES
 
@@ -34,6 +39,8 @@ def test_a_run_learns_and_leaves_everything_behind(tmp_path: Path) -> None:
         "metrics.csv",
         "metrics.jsonl",
         "passport.yaml",
+        "state",
+        "times.csv",
     ]
     rows = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
     assert rows == result.history
@@ -51,7 +58,7 @@ def test_a_run_learns_and_leaves_everything_behind(tmp_path: Path) -> None:
     header, _ = weights.read(result.run)
     assert (header["epoch"], header["test_top1"]) == (2, result.evaluation.top1)
     loaded = senet.load(result.run).to(memory_format=torch.channels_last)
-    x, _ = result.job.to_device(*next(iter(result.job.test_batches)))
+    x, _ = result.job.inputs(next(iter(result.job.test_batches())), 0)
     with torch.no_grad():
         assert torch.equal(loaded(x), result.job.state.model(x))
 
@@ -92,13 +99,158 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in result.job.state.model.parameters())
 
 
-@pytest.mark.parametrize(("batch_size", "what"), [(64, "training"), (1437, "test")])
-def test_a_loss_that_is_not_finite_reaches_no_file(tmp_path: Path, batch_size: int, what: str) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "words"), [(64, "first that is not finite is"), (1437, "mean test loss")]
+)
+def test_a_loss_that_is_not_finite_reaches_no_file(tmp_path: Path, batch_size: int, words: str) -> None:
     """With one step an epoch the step that spoils the weights comes after the loss was taken."""
-    with pytest.raises(RunError, match=rf"the mean {what} loss is (nan|inf).*--lr"):
+    with pytest.raises(RunError, match=rf"{words}.*--lr"):
         run(tmp_path / "run", recipe=dataclasses.replace(QUICK, lr=1e30, batch_size=batch_size))
-    assert not list((tmp_path / "run").glob("*.safetensors"))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
     assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def shas(path: Path) -> dict[str, str]:
+    """Of all that a run promises to be the same."""
+    files = [*path.glob("*.safetensors"), *path.glob("metrics.*"), max((path / "state").glob("step-*"))]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+EVERYTHING = Recipe(
+    epochs=3, batch_size=300, lr=0.05, accumulate=2, ema=0.9, mixup=0.3, crop="pad", pad=1, freeze_norms=1,
+    schedule="plateau", patience=1, label_smoothing=0.1, nesterov=True, clip=1.0, warmup=0.1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("runs") / "run", recipe=EVERYTHING, options={"dropout": 0.2}).run
+
+
+@pytest.mark.parametrize("step", [2, 4, 7])
+def test_stopped_anywhere_it_goes_on_as_if_it_never_had(
+    tmp_path: Path, never_stopped: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an epoch, at its last step, and with other workers after than before."""
+    config = TrainConfig(recipe=EVERYTHING, options={"dropout": 0.2}, run=tmp_path / "run", workers=1)
+    forward = Job.inputs
+
+    def stopped(self: Job, *arguments: Any) -> Any:
+        if self.state.step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "inputs", stopped)
+        with pytest.raises(StoppedError, match=f"step {step} is saved"):
+            train(config)
+    lines: list[str] = []
+    result = train(dataclasses.replace(config, workers=0), resume=True, say=lines.append)
+    assert any(f"goes on after step {step}" in line for line in lines)
+    assert shas(result.run) == shas(never_stopped)
+    assert len(list(result.run.glob("passport*.yaml"))) == 2
+    again = train(config, resume=True)
+    assert again.evaluation == result.evaluation, "a run that is over is evaluated again, and stays as it is"
+    assert shas(result.run) == shas(never_stopped)
+
+
+def test_stopped_while_it_tests(tmp_path: Path, never_stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(recipe=EVERYTHING, options={"dropout": 0.2}, run=tmp_path / "run")
+    batches = Job.test_batches
+
+    def stopped(self: Job) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return batches(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "test_batches", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+    assert shas(train(config, resume=True).run) == shas(never_stopped)
+
+
+def test_a_damaged_checkpoint_is_said_and_made_good(tmp_path: Path, never_stopped: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(never_stopped, path)
+    newest = max((path / "state").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    lines: list[str] = []
+    config = TrainConfig(recipe=EVERYTHING, options={"dropout": 0.2}, run=path)
+    assert shas(train(config, resume=True, say=lines.append).run) == shas(never_stopped)
+    assert lines[0].startswith("WARNING")
+    assert newest.name in lines[0]
+
+
+def test_what_a_run_started_from_may_be_gone_when_it_goes_on(tmp_path: Path) -> None:
+    first = run(tmp_path / "first", recipe=dataclasses.replace(QUICK, epochs=1))
+    shutil.copy(first.run / "last.safetensors", tmp_path / "start.safetensors")
+    config = TrainConfig(recipe=QUICK, weights=str(tmp_path / "start.safetensors"), run=tmp_path / "run")
+    begun = train(config)
+    (tmp_path / "start.safetensors").unlink()
+    assert begun.history[0]["train_loss"] < first.history[0]["train_loss"]
+    assert train(config, resume=True).evaluation == begun.evaluation
+
+
+def test_the_plateau_schedule_ends_the_run(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        QUICK, epochs=20, batch_size=700, schedule="plateau", lr=1e-9, patience=1, plateaus=1
+    )
+    history = run(tmp_path / "run", recipe=recipe).history
+    assert len(history) < 20
+    assert history[-1]["lr"] == pytest.approx(1e-10)
+
+
+def test_broken_images_are_replaced_counted_and_named(tmp_path: Path, image_folder: Path) -> None:
+    for name in ("train/cat/1.png", "train/dog/0.png", "val/dog/1.png"):
+        (image_folder / name).write_bytes(b"broken")
+    values: dict[str, Any] = {
+        "model": "se_resnet20", "data": f"folder:{image_folder}", "image_size": 16,
+        "recipe": Recipe(epochs=2, batch_size=3, lr=0.01),
+    }  # fmt: skip
+    lines: list[str] = []
+    result = train(TrainConfig(run=tmp_path / "run", **values), say=lines.append)
+    assert (result.history[-1]["broken"], result.evaluation.images) == (2, 4)
+    written = (result.run / "broken_images.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in written] == [
+        f"train  reading {image_folder}/train/cat/1.png",
+        f"train  reading {image_folder}/train/dog/0.png",
+        f"test   reading {image_folder}/val/dog/1.png",
+    ]
+    assert (
+        "2 images to train on could not be read and were replaced, 1 to test on counted as wrong"
+        in "".join(lines)
+    )
+    assert [line for line in lines if line.startswith(("train  ", "test   "))] == written
+    one = train(TrainConfig(run=tmp_path / "workers", workers=2, **values))
+    assert shas(one.run) == shas(result.run)
+    with pytest.raises(DataError, match=r"2 images cannot be read, .*Allowed: --broken_images 1"):
+        train(TrainConfig(run=tmp_path / "one", broken_images=1, **values))
+    with pytest.raises(DataError, match="1 images cannot be read"):
+        train(TrainConfig(run=tmp_path / "none", broken_images=0, **values))
+
+
+def _in_two(folder: Path) -> None:
+    lines: list[str] = []
+    config = TrainConfig(recipe=dataclasses.replace(QUICK, epochs=1, batch_size=300), run=folder / "run")
+    resume = (folder / "run").exists()
+    result = train(config, resume=resume, say=lines.append)
+    (folder / f"{int(result.leads)}.json").write_text(json.dumps([str(result.run), lines, result.history]))
+
+
+def test_two_processes_write_one_run(tmp_path: Path) -> None:
+    together(2, _in_two, tmp_path)
+    first, second = (json.loads((tmp_path / f"{leads}.json").read_text()) for leads in (1, 0))
+    assert first[0] == second[0] == str(tmp_path / "run")
+    assert any("in 2 processes" in line for line in first[1])
+    assert second[1] == [], "one speaks"
+    assert first[2] == second[2]
+    together(2, _in_two, tmp_path)
+    assert json.loads((tmp_path / "1.json").read_text())[2] == first[2], "a run that is over stays as it is"
+    alone = run(tmp_path / "alone", recipe=dataclasses.replace(QUICK, epochs=1, batch_size=300))
+    # Ordinary batch norm sees its share only: the images are the same, the numbers are near.
+    assert first[2][0]["train_loss"] == pytest.approx(alone.history[0]["train_loss"], rel=0.2)
+    assert weights.read(tmp_path / "run")[0]["epoch"] == 1
 
 
 @pytest.mark.slow
@@ -122,3 +274,12 @@ def test_cifar10_is_learned(data_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_training_on_a_gpu(tmp_path: Path, precision: Any) -> None:
     assert run(tmp_path / "run", device="cuda", precision=precision).evaluation.top1 > 60
+
+
+def test_metrics_that_a_kill_kept_from_being_written_are_written_when_it_goes_on(
+    tmp_path: Path, never_stopped: Path
+) -> None:
+    shutil.copytree(never_stopped, tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").unlink()
+    config = TrainConfig(recipe=EVERYTHING, options={"dropout": 0.2}, run=tmp_path / "run")
+    assert shas(train(config, resume=True).run) == shas(never_stopped)

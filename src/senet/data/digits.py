@@ -5,37 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from senet.data.source import Splits
+from senet.data.source import InMemory, Splits
 from senet.errors import MissingExtraError, OptionError
 
 SPLIT_SEED = 0
-
-
-class Digits:
-    """Digits held in memory.
-
-    Args:
-        images: (n, 8, 8) uint8.
-        labels: (n,) of 0 to 9.
-    """
-
-    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
-        self.images = images
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, index: int) -> tuple[Any, int]:
-        """The image (PIL, mode L) and its digit."""
-        from PIL import Image
-
-        return Image.fromarray(self.images[index]), int(self.labels[index])
 
 
 def open_digits(place: str) -> Splits:
@@ -60,8 +35,8 @@ def open_digits(place: str) -> Splits:
             f"scikit-learn's handwritten digits, {len(train):,} to train on, {len(test):,} to test on "
             f"(one fixed stratified 80/20 split, random_state={SPLIT_SEED})"
         ),
-        train=Digits(images[train], labels[train]),
-        test=Digits(images[test], labels[test]),
+        train=InMemory(images[train], labels[train]),
+        test=InMemory(images[test], labels[test]),
         classes=tuple(str(digit) for digit in range(10)),
         channels=1,
     )

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from senet.data.source import IMAGE_ENDINGS, TEST_NAMES, Splits, decode
+import numpy as np
+
+from senet.data.source import IMAGE_ENDINGS, TEST_NAMES, Names, Splits, decode, existing_folder
 from senet.errors import DataError
+
+_LAYOUT = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg"
 
 
 class ImageFolder:
-    """Images in class folders, each read when asked for.
+    """Images in class folders, each read when asked for; only their names are held in memory.
+
+    They are numbered class by class, and in a class by the parts of their paths.
 
     Args:
-        files: the images and their classes.
+        folder: holds the class folders.
+        classes: their names, in the order of the labels; one that is not there has no images.
+
+    Raises:
+        OSError: a folder cannot be listed.
     """
 
-    def __init__(self, files: list[tuple[Path, int]]) -> None:
-        self.files = files
+    def __init__(self, folder: Path, classes: list[str]) -> None:
+        self.folder = folder
+        by_class = [Names.of(_below(str(folder), name)) for name in classes]
+        self.names = Names.joined(by_class)
+        self.labels = np.repeat(np.arange(len(classes)), [len(names) for names in by_class])
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
 
     def read(self, index: int) -> tuple[Any, int]:
         """The image (PIL, RGB) and its class; DataError naming the file."""
-        path, label = self.files[index]
+        path = self.folder / self.names[index]
         try:
             data = path.read_bytes()
         except OSError as error:
             raise DataError(f"reading {path}", f"the file cannot be read ({error})") from error
-        return decode(data, channels=3, where=str(path)), label
+        return decode(data, channels=3, where=str(path)), int(self.labels[index])
 
 
 def open_folder(place: str) -> Splits:
@@ -38,39 +53,40 @@ def open_folder(place: str) -> Splits:
     Raises:
         DataError: a folder is missing or empty, or the splits' classes differ.
     """
-    root = Path(place)
-    layout = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg"
+    asked = f"data 'folder:{place}'"
+    try:
+        return _open(asked, place)
+    except OSError as error:
+        raise DataError(asked, f"a folder cannot be listed ({error})") from error
+
+
+def _open(asked: str, place: str) -> Splits:
+    root = existing_folder(asked, place, _LAYOUT)
     held_out = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or held_out is None:
-        raise DataError(
-            f"data 'folder:{place}'",
-            found=f"there is no {'train/' if held_out else 'train/ with val/'} in it",
-            allowed=layout,
-        )
+        missing = "train/" if held_out else "train/ with val/"
+        raise DataError(asked, f"there is no {missing} in it", _LAYOUT)
     classes = _class_names(root / "train")
     if not classes:
-        raise DataError(f"data 'folder:{place}'", f"{root / 'train'} holds no class folders", layout)
+        raise DataError(asked, f"{root / 'train'} holds no class folders", _LAYOUT)
     unknown = sorted(set(_class_names(held_out)) - set(classes))
     if unknown:
         raise DataError(
-            f"data 'folder:{place}'",
+            asked,
             found=f"{held_out.name}/ has classes that train/ lacks: {', '.join(unknown[:5])}",
             allowed="the classes of train/",
         )
-    train, test = (ImageFolder(_images(folder, classes)) for folder in (root / "train", held_out))
-    for folder, source in ((root / "train", train), (held_out, test)):
+    train, test = (ImageFolder(folder, classes) for folder in (root / "train", held_out))
+    endings = f"files ending in {', '.join(IMAGE_ENDINGS)}"
+    for source in (train, test):
         if not len(source):
-            raise DataError(
-                f"data 'folder:{place}'",
-                found=f"{folder} holds no images",
-                allowed=f"files ending in {', '.join(IMAGE_ENDINGS)}",
-            )
-    empty = sorted(set(range(len(classes))) - {label for _, label in train.files})
-    if empty:
+            raise DataError(asked, f"{source.folder} holds no images", endings)
+    counts = np.bincount(train.labels, minlength=len(classes))
+    if not counts.all():
         raise DataError(
-            f"data 'folder:{place}'",
-            found=f"the class {classes[empty[0]]} has no images in train/",
-            allowed=f"files ending in {', '.join(IMAGE_ENDINGS)}",
+            asked,
+            found=f"the class {classes[int(counts.argmin())]} has no images in train/",
+            allowed=endings,
             do="Add some, or remove its folder.",
         )
     return Splits(
@@ -85,14 +101,22 @@ def open_folder(place: str) -> Splits:
 
 
 def _class_names(folder: Path) -> list[str]:
-    # Folders with a dot are a tool's, such as .ipynb_checkpoints.
-    return sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    with os.scandir(folder) as entries:
+        # Folders with a dot are a tool's, such as .ipynb_checkpoints.
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _images(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    return [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
-    ]
+def _below(root: str, within: str) -> Iterator[str]:
+    """The images in a folder of ``root``, by their paths in ``root``; none if there is no such folder."""
+    if not os.path.isdir(f"{root}/{within}"):
+        return
+    with os.scandir(f"{root}/{within}") as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        # The entries know what they are; only links are followed, to a file, never to a folder.
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(root, f"{within}/{entry.name}")
+        else:
+            stem, _, ending = entry.name.rpartition(".")
+            if stem and f".{ending.lower()}" in IMAGE_ENDINGS and entry.is_file():
+                yield f"{within}/{entry.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from senet.data.source import Source, evenly_spaced
-from senet.errors import MissingExtraError, ShapeError, check_choice, require, require_count
+from senet.errors import DataError, MissingExtraError, ShapeError, check_choice, require, require_count
 from senet.weights.layout import IMAGENET
 from senet.weights.layouts import PREPROCESSINGS
 
@@ -32,6 +32,9 @@ CROP_SHARE = 224 / 256
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 
+# The centre; or the four corners and the centre, and their mirror images (Krizhevsky et al. 2012).
+CROPS = (1, 10)
+
 _LARGEST = 10_000
 _MEASURED_IMAGES = 2_000
 
@@ -47,6 +50,8 @@ class Preprocessing:
         mean: per channel, of values from 0 to 1.
         std: per channel.
         interpolation: of the resizing, "bilinear" or "bicubic".
+        squash: whether the longer edge becomes as long as the shorter one, so that nothing but the
+            margin of the crop is cut off (Places365: 224 of a squashed 256 × 256).
 
     Raises:
         OptionError: a value is not possible.
@@ -58,12 +63,14 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         require_count("size", self.size)
         require_count("resize", self.resize)
         require("channels", self.channels, self.channels in (1, 3), "1 or 3")
         check_choice(f"interpolation={self.interpolation!r}", self.interpolation, INTERPOLATIONS)
+        require("squash", self.squash, isinstance(self.squash, bool), "true or false")
         require("resize", self.resize, self.resize >= self.size, f"at least the size, {self.size}")
         require("resize", self.resize, self.resize <= _LARGEST, f"at most {_LARGEST:,}")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -73,30 +80,22 @@ class Preprocessing:
 
     def evaluation(self) -> Transform:
         """PIL image to uint8 (channels, size, size): resize, centre crop."""
-        v2 = _transforms()
-        return _Chain([self._resized, v2.CenterCrop(self.size), v2.PILToTensor()])
+        v2 = transforms()
+        return _Chain([self.resized, v2.CenterCrop(self.size), v2.PILToTensor()])
 
-    def training(self, *, crop: str, pad: int, flip: bool) -> Transform:
-        """PIL image to uint8 (channels, size, size), augmented from torch's global generator.
+    def views(self, scales: Sequence[int], crops: int) -> Transform:
+        """PIL image to uint8 (V, channels, size, size), the V = len(scales) * crops views of an image.
 
         Args:
-            crop: "pad" (zeros around, then a random crop), "resized" (random area of 8 to
-                100 % and aspect of 3/4 to 4/3, as GoogLeNet) or "centre" (as in evaluation).
-            pad: the pixels on each side, for "pad".
-            flip: whether half of the images are mirrored.
+            scales: what ``resize`` is for each, in pixels.
+            crops: 1, the centre; 10, also the corners, and the mirror images of these five.
+
+        Raises:
+            OptionError: a crop does not fit into a scale, or the crops are neither 1 nor 10.
         """
-        v2 = _transforms()
-        if crop == "resized":
-            how = v2.InterpolationMode(self.interpolation)
-            steps = [v2.RandomResizedCrop(self.size, interpolation=how, antialias=True)]
-        else:
-            steps = [
-                self._resized,
-                v2.RandomCrop(self.size, pad) if crop == "pad" else v2.CenterCrop(self.size),
-            ]
-        if flip:
-            steps.append(v2.RandomHorizontalFlip())
-        return _Chain([*steps, v2.PILToTensor()])
+        require("crops", crops, crops in CROPS, "1 or 10")
+        resized = [dataclasses.replace(self, resize=scale).resized for scale in scales]
+        return _Views(resized, self.size, crops, transforms().PILToTensor())
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, channels, H, W) to float32 of about zero mean and unit deviation.
@@ -114,13 +113,16 @@ class Preprocessing:
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1) * 255
         return (images - mean) / std
 
-    def _resized(self, image: Any) -> Any:
+    def resized(self, image: Any) -> Any:
+        """The PIL image at its size before the crop."""
         # Most small images are as they should be, and asking costs less than resizing.
-        if min(image.size) == self.resize:
+        decisive = image.size if self.squash else (min(image.size),)
+        if set(decisive) == {self.resize}:
             return image
-        v2 = _transforms()
+        v2 = transforms()
         how = v2.InterpolationMode(self.interpolation)
-        return v2.functional.resize(image, [self.resize], interpolation=how, antialias=True)
+        edges = [self.resize] * (1 + self.squash)  # one edge is the shorter one
+        return v2.functional.resize(image, edges, interpolation=how, antialias=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
@@ -140,7 +142,8 @@ def preprocessing_named(text: str) -> Preprocessing:
     """The preprocessing that a user writes, such as ``imagenet,size=288,resize=303,interpolation=bicubic``.
 
     Args:
-        text: a name (imagenet, inception or caffe), and what differs from it: size, resize, interpolation.
+        text: a name (imagenet, inception or caffe), and what differs from it: size, resize, interpolation,
+            or the word squash.
 
     Raises:
         OptionError: it is not of that form.
@@ -150,38 +153,68 @@ def preprocessing_named(text: str) -> Preprocessing:
     values = dict(PREPROCESSINGS[name])
     for change in changes:
         key, _, value = change.partition("=")
-        check_choice(f"preprocessing {text!r}", key, ("size", "resize", "interpolation"))
-        values[key] = int(value) if value.isdecimal() and len(value) < 9 else value
+        check_choice(f"preprocessing {text!r}", key, ("size", "resize", "interpolation", "squash"))
+        number = value.isdecimal() and len(value) < 9
+        values[key] = True if change == "squash" else int(value) if number else value
     return Preprocessing.from_dict(values)
 
 
 def preprocessing_for(
-    source: Source, channels: int, *, image_size: int | None, network_size: int
+    source: Source,
+    channels: int,
+    *,
+    image_size: int | None,
+    network_size: int,
+    resize: int | None = None,
+    squash: bool = False,
 ) -> Preprocessing:
     """The preprocessing that fits some images, decided by a sample of them.
 
     Small images (none of 50, evenly spaced, above 64 pixels) are brought to the size of the smallest
     and normalised by their own mean and deviation, measured on up to 2,000. Larger ones are resized
-    and cropped to the network's size and normalised with ImageNet's.
+    and cropped to the network's size and normalised with ImageNet's. Broken images are left out.
 
     Args:
         source: the images to train on.
         channels: of the images.
         image_size: the size asked for, in pixels; None decides as above.
         network_size: the size that the network was designed for.
+        resize: the shorter edge before the crop, in pixels; None is the size for small images, and 8/7 of
+            it for larger ones.
+        squash: whether images are resized to a square.
+
+    Raises:
+        OptionError: a value is not possible.
+        DataError: no image of the sample can be read.
     """
-    sides = [side for index in evenly_spaced(len(source), 50) for side in source.read(index)[0].size]
-    if max(sides) <= SMALL:
-        size = image_size or min(sides)
-        # Not made larger and cropped: a small image has no margin to lose.
-        return Preprocessing(channels, size, size, *_measure(source, channels))
-    size = image_size or network_size
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
-    return Preprocessing(channels, size, round(size / CROP_SHARE), mean, std)
+    sides = [side for image in _sample(source, 50) for side in image.size]
+    small = max(sides) <= SMALL
+    size = image_size or (min(sides) if small else network_size)
+    if small:
+        mean, std = _measure(source, channels)
+    else:
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
+    if resize is None:
+        # Small images are not made larger and cropped: they have no margin to lose.
+        resize = size if small else round(size / CROP_SHARE)
+    return Preprocessing(channels, size, resize, mean, std, squash=squash)
+
+
+def _sample(source: Source, most: int) -> Iterator[Any]:
+    """Evenly spaced images, at least one; DataError if all of them are broken."""
+    indices = evenly_spaced(len(source), most)
+    errors = []
+    for index in indices:
+        try:
+            yield source.read(index)[0]
+        except DataError as error:
+            errors.append(error)
+    if errors and len(errors) == len(indices):
+        raise errors[0]
 
 
 def _measure(source: Source, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    images = (source.read(index)[0] for index in evenly_spaced(len(source), _MEASURED_IMAGES))
+    images = _sample(source, _MEASURED_IMAGES)
     pixels = np.concatenate([np.asarray(image, dtype=np.float64).reshape(-1, channels) for image in images])
     mean, std = pixels.mean(0) / 255, pixels.std(0) / 255
     # A channel that never changes carries nothing, but must not divide by zero.
@@ -205,7 +238,30 @@ class _Chain:
         return result
 
 
-def _transforms() -> Any:
+@dataclass(frozen=True)
+class _Views:
+    """The crops of an image at each of some scales; see ``Preprocessing.views``."""
+
+    resized: Sequence[Callable[[Any], Any]]
+    size: int
+    crops: int
+    to_tensor: Callable[[Any], Tensor]
+
+    def __call__(self, image: Any) -> Tensor:
+        return torch.stack([crop for resize in self.resized for crop in self._crops(resize(image))])
+
+    def _crops(self, image: Any) -> list[Tensor]:
+        pixels = self.to_tensor(image)
+        bottom, right = (edge - self.size for edge in pixels.shape[1:])
+        places = [(round(bottom / 2), round(right / 2))]  # rounded as by torchvision's CenterCrop
+        if self.crops > 1:
+            places += [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+        crops = [pixels[:, top : top + self.size, left : left + self.size] for top, left in places]
+        return crops if self.crops == 1 else crops + [crop.flip(-1) for crop in crops]
+
+
+def transforms() -> Any:
+    """Torchvision's transforms; MissingExtraError without them."""
     try:
         from torchvision.transforms import v2
     except ImportError as error:

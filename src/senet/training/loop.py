@@ -1,32 +1,38 @@
-"""The training loop, from top to bottom: epochs, steps, and what is written after each epoch."""
+"""The training loop, from top to bottom: epochs, steps, and what is written after each."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from senet import weights
-from senet.data.stream import seed_of
-from senet.errors import RunError
+from senet.data.stream import Batch
+from senet.errors import DataError, RunError, StoppedError, require
+from senet.evaluation.classification import Batches, Evaluation
+from senet.runtime.device import device_named
+from senet.runtime.processes import ALONE, joined
+from senet.training.checkpoints import Checkpoints
 from senet.training.config import TrainConfig
-from senet.training.evaluation import Evaluation
 from senet.training.job import Job, prepare
 from senet.training.optimisation import learning_rate
-from senet.training.run_folder import RunFolder, new_run_path
+from senet.training.run_folder import METRICS, STATE, RunFolder, new_run_path
+from senet.training.signals import Signals
+from senet.training.step import Step
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_NOISE = 1  # sets these seeds apart from those of the augmentation, which have three numbers
-_SHOW_LOSS_EVERY = 20  # steps: reading it waits for the GPU
+# Called after each epoch, in the process that leads, with the run folder and the rows of metrics.csv.
+Watch = Callable[[Path, Sequence[dict[str, Any]]], None]
+
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -38,110 +44,289 @@ class TrainResult:
         job: what was trained, and on what; its network is in evaluation mode.
         evaluation: of the last epoch, on the test images.
         history: the rows of metrics.csv.
+        leads: whether this process is the one that writes and speaks.
     """
 
     run: Path
     job: Job
     evaluation: Evaluation
     history: list[dict[str, Any]]
+    leads: bool = True
 
 
-def train(config: TrainConfig, *, say: Callable[[str], None] = lambda line: None) -> TrainResult:
-    """Trains a network and writes its run folder.
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    watch: Sequence[Watch] = (),
+) -> TrainResult:
+    """Trains a network and writes its run folder; under ``torchrun``, together with the other processes.
 
     Args:
         config: what decides the run.
+        resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint.
         say: takes the lines for people; progress bars go to standard error.
+        watch: called after each epoch.
 
     Returns:
         The trained network, its evaluation and its run folder.
 
     Raises:
         OptionError: a name or a value is not allowed; nothing has been written then.
-        DataError: the images are missing or broken.
-        RunError: the run folder cannot be used, or the loss is not finite.
+        DataError: the images are missing, or too many of them are broken.
+        WeightsError: the weights to start from cannot be read, or do not fit.
+        RunError: the run folder cannot be used, a checkpoint cannot be written or read, a process that
+            prepares images died, or the loss is not finite.
+        StoppedError: SIGTERM asked for it; the run is saved.
     """
-    job = prepare(config)
-    state = job.state
-    path = config.run or new_run_path(config.model, config.data, config.seed)
-    run = RunFolder(path, config.to_dict(), resolved=job.resolved())
-    for line in job.description():
-        say(line)
-    say(f"run      {run.path}\n")
-    header = {
-        "preprocessing": job.preprocessing.to_dict(),
-        "classes": list(job.data.classes),
-        "data": config.data,
-    }
-    history: list[dict[str, Any]] = []
-    batches = iter(job.train_batches)
-    for epoch in range(1, config.recipe.epochs + 1):
-        train_loss, images_per_second = _train_epoch(job, batches, epoch)
-        found = job.evaluate()
-        for what, loss in (("training", train_loss), ("test", found.loss)):
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"training {config.model}, epoch {epoch}",
-                    found=f"the mean {what} loss is {loss}",
-                    do="Lower --lr or raise --warmup; weights on disk are those before this epoch.",
-                )
+    with joined(device_named(config.device)) as processes, Signals() as signals:
+        speak = say if processes.leads else _silent
+        saved = _last_checkpoint(_path(config), speak) if resume else None
+        # What a run started from may be gone by now, and its checkpoint has all of it.
+        begun = config if saved is None else dataclasses.replace(config, weights=None, new_head=False)
+        job = prepare(begun, processes)
+        if saved is not None:
+            job.restore(*saved)
+        run = _run_folder(job, config, resume) if processes.leads else None
+        path = processes.from_first(None if run is None else run.path)
+        for line in job.description():
+            speak(line)
+        since = f", goes on after step {job.state.step}" if resume else ""
+        speak(f"run      {path}{since}\n")
+        try:
+            found = _Training(job, run, signals, speak, watch).run_to_the_end()
+        finally:
+            if run is not None:
+                run.close()
+        job.state.tested.eval()
+        # The others may be gone when the job is used again.
+        alone = dataclasses.replace(job, processes=ALONE)
+        return TrainResult(path, alone, found, job.state.history, leads=processes.leads)
+
+
+class _Training:
+    """A run between its start and its end.
+
+    Args:
+        job: what is trained.
+        run: where it is written; None in processes that do not lead.
+        signals: whether somebody asked for the end.
+        say: takes the lines for people.
+        watch: called after each epoch.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        run: RunFolder | None,
+        signals: Signals,
+        say: Callable[[str], None],
+        watch: Sequence[Watch],
+    ) -> None:
+        self.job = job
+        self.state = job.state
+        self.recipe = job.config.recipe
+        self.processes = job.processes
+        self.run = run
+        self.signals = signals
+        self.say = say
+        self.watch = watch
+        self.steps_per_epoch = job.order().steps_per_epoch
+        self.step = Step(job, say)
+        self.broken_tests: Sequence[str] = ()
+        self.saved_at = time.monotonic()
+        self.started, self.first_epoch = time.perf_counter(), job.state.epoch
+
+    def run_to_the_end(self) -> Evaluation:
+        """All epochs that are still to be done; the evaluation of the last."""
+        state, job = self.state, self.job
+        if self.run is not None and state.history:
+            self.run.write_metrics(state.history)  # a kill may have come between them and the checkpoint
+        found = None
+        whole = self.recipe.epochs * self.steps_per_epoch
+        quiet = None if self.processes.leads else True
+        bar = tqdm(total=whole, initial=state.step, disable=quiet)
+        with bar, contextlib.closing(job.steps()) as steps:
+            for epoch in range(state.epoch, self.recipe.epochs):
+                if state.plateau.over:
+                    break
+                bar.set_description(f"epoch {epoch + 1}/{self.recipe.epochs}")
+                started, first = time.perf_counter(), state.step
+                self._train_epoch(epoch, steps, bar)
+                seconds = time.perf_counter() - started
+                if self.processes.count > 1:  # which all go through the whole evaluation
+                    self._save()
+                found = job.evaluate(self._until_asked(job.test_batches()))
+                self._finish_epoch(epoch, found, seconds, state.step - first)
+        if found is None:  # the run was over before
+            found = job.evaluate()
+            self.broken_tests = found.broken
+        self._name_the_broken()
+        return found
+
+    def _train_epoch(self, epoch: int, steps: Iterator[list[Batch]], bar: Any) -> None:
+        """The steps of an epoch that are still to be done."""
+        frozen = self.job.train_mode(epoch)
+        while self.state.step < (epoch + 1) * self.steps_per_epoch:
+            batches = next(steps)
+            self._count_broken(batches)
+            loss, due, stop = self.step(batches, frozen, self._is_due, self._is_asked)
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            bar.update()
+            if due or stop:
+                self._save()
+            if stop:
+                self._stop()
+
+    def _finish_epoch(self, epoch: int, found: Evaluation, seconds: float, steps: int) -> None:
+        """Writes what an epoch gave: weights, checkpoint, metrics, in an order that bears a kill anywhere."""
+        state, job = self.state, self.job
+        if not math.isfinite(found.loss):
+            raise RunError(
+                f"training {job.config.model}, epoch {epoch + 1}",
+                found=f"the mean test loss is {found.loss}",
+                do="Lower --lr or raise --warmup; weights on disk are those before this epoch.",
+            )
+        self._share_broken()
+        images_per_second = steps * job.batch_size / seconds
+        each = (time.perf_counter() - self.started) / (epoch + 1 - self.first_epoch)
+        left = tqdm.format_interval(each * (self.recipe.epochs - epoch - 1))
+        skipped_before = state.history[-1]["skipped"] if state.history else 0
+        counted = self.steps_per_epoch - (state.skipped - skipped_before)
         row = {
-            "epoch": epoch,
+            "epoch": epoch + 1,
             "step": state.step,
-            "lr": state.optimizer.param_groups[0]["lr"],
-            "train_loss": train_loss,
+            "lr": learning_rate(self.recipe, state.step - 1, self.steps_per_epoch, state.plateau.falls),
+            "train_loss": float(self.processes.total(self.step.losses)) / max(1, counted),
             "test_loss": found.loss,
             "test_top1": found.top1,
             "test_top5": found.top5,
-            "images_per_second": images_per_second,
+            "skipped": state.skipped,
+            "broken": len(state.broken),
         }
-        history.append(row)
-        run.add_metrics(row)
-        epoch_header = {**header, "epoch": epoch, "test_top1": found.top1}
-        weights.save(state.model, run.path / weights.LAST, header=epoch_header)
-        if found.correct1 > state.best:
-            state.best = found.correct1
-            weights.save(state.model, run.path / weights.BEST, header=epoch_header)
-        say(
-            f"epoch {epoch:3d}/{config.recipe.epochs}  loss {train_loss:.4f}  "
-            f"test {found.top1:6.2f} %  {images_per_second:,.0f} images/s"
+        self.step.losses.zero_()
+        state.history.append(row)
+        self.broken_tests = found.broken
+        state.plateau.note(self.recipe, found.loss)
+        state.epoch += 1
+        is_best, state.best = found.correct1 > state.best, max(found.correct1, state.best)
+        if self.run is not None:
+            header = {**job.header(), "epoch": epoch + 1, "test_top1": found.top1}
+            names = [weights.LAST, weights.BEST] if is_best else [weights.LAST]
+            for name in names:
+                weights.save(state.tested, self.run.path / name, header=header)
+        self._save()
+        if self.run is not None:
+            self.run.write_metrics(state.history)
+            self.run.add_time(epoch=epoch + 1, seconds=seconds, images_per_second=images_per_second)
+            for watch in self.watch:
+                watch(self.run.path, state.history)
+        self.say(
+            f"epoch {epoch + 1:3d}/{self.recipe.epochs}  loss {row['train_loss']:.4f}  "
+            f"test {found.top1:6.2f} %  {images_per_second:,.0f} images/s  {left} left"
         )
-    state.model.eval()
-    return TrainResult(run.path, job, found, history)
+        (stop,) = self.processes.any(self._is_asked())
+        if stop:
+            self._stop()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self.saved_at >= 60 * self.job.config.save_minutes
+
+    def _is_asked(self) -> bool:
+        return self.signals.asked is not None
+
+    def _save(self) -> None:
+        """Writes a checkpoint, with what all processes know."""
+        self.state.losses = self.processes.gather(float(self.step.losses))
+        self._share_broken()
+        if self.run is not None:
+            self.run.checkpoints.save(self.state.tensors(), self.state.facts() | self.job.identity())
+        self.saved_at = time.monotonic()
+
+    def _stop(self) -> NoReturn:
+        """Ends the run, which has been saved."""
+        self._name_the_broken()
+        if self.signals.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise StoppedError(
+            f"training {self.job.config.model}",
+            found=f"SIGTERM asked for its end; step {self.state.step} is saved",
+            do="`senet train --resume RUN` goes on from there.",
+        )
+
+    def _until_asked(self, batches: Batches) -> Iterator[Batch]:
+        """The test batches, until somebody asks for the end: they can take long, and leave no state."""
+        for batch in batches:
+            if self._is_asked() and self.processes.count == 1:
+                self._save()
+                self._stop()
+            yield batch
+
+    def _share_broken(self) -> None:
+        """Lets all processes know of the images that any of them could not read."""
+        for others in self.processes.gather(self.state.broken):
+            self.state.broken |= others
+        self._check_broken()
+
+    def _count_broken(self, batches: list[Batch]) -> None:
+        """Takes down images that could not be read."""
+        for batch in batches:
+            self.state.broken |= dict(batch.broken)
+        self._check_broken(empty=not all(len(batch.labels) for batch in batches))
+
+    def _check_broken(self, *, empty: bool = False) -> None:
+        """Raises DataError where too many images could not be read, or none of a batch."""
+        state, limit = self.state, self.job.config.broken_images
+        if empty or len(state.broken) > limit:
+            self._name_the_broken()
+            raise DataError(
+                f"training on {self.job.config.data}",
+                found=f"{len(state.broken)} images cannot be read, such as: {[*state.broken.values()][-1:]}",
+                allowed=f"--broken_images {limit}",
+            )
+
+    def _name_the_broken(self) -> None:
+        """Says which images could not be read, and writes it down."""
+        lines = [why for _, why in sorted(self.state.broken.items())]
+        found = [f"train  {line}" for line in lines] + [f"test   {line}" for line in self.broken_tests]
+        if not found or self.run is None:
+            return
+        self.run.write("broken_images.txt", "\n".join(found) + "\n")
+        self.say(
+            f"\n{len(lines)} images to train on could not be read and were replaced, "
+            f"{len(self.broken_tests)} to test on counted as wrong; all are in broken_images.txt:"
+        )
+        for line in found[:_MOST_NAMED]:
+            self.say(line)
 
 
-def _train_epoch(job: Job, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> tuple[float, float]:
-    """Trains for one epoch; returns the mean loss and images a second."""
-    steps = job.order.steps_per_epoch
-    total = torch.zeros((), device=job.device)
-    job.state.model.train()
-    started = time.perf_counter()
-    bar = tqdm(range(steps), f"epoch {epoch}/{job.config.recipe.epochs}", leave=False, disable=None)
-    for step in bar:
-        loss = _train_step(job, *job.to_device(*next(batches)))
-        total += loss
-        if step % _SHOW_LOSS_EVERY == 0 and not bar.disable:
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-    return total.item() / steps, steps * job.order.batch_size / (time.perf_counter() - started)
+def _run_folder(job: Job, config: TrainConfig, resume: bool) -> RunFolder:
+    """The run's folder: made, or opened again."""
+    if resume:
+        return RunFolder.open(_path(config), resolved=job.resolved())
+    path = config.run or new_run_path(config.model, config.data, config.seed)
+    return RunFolder.create(path, config.to_dict(), resolved=job.resolved())
 
 
-def _train_step(job: Job, x: Tensor, labels: Tensor) -> Tensor:
-    """One step; returns the loss, detached."""
-    state, config = job.state, job.config
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config.recipe, state.step, job.order.steps_per_epoch)
-    # What dropout draws is a function of seed and step, so a resumed run needs no generator's state.
-    seed = seed_of(config.seed, state.step, 0, _NOISE)
-    torch.default_generator.manual_seed(seed)
-    if job.device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    lowered = config.precision != "float32"
-    with torch.autocast(x.device.type, _DTYPES[config.precision]) if lowered else nullcontext():
-        scores = state.model(x)
-        loss = F.cross_entropy(scores, labels, label_smoothing=config.recipe.label_smoothing)
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.step += 1
-    return loss.detach()
+def _last_checkpoint(
+    path: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint that a run goes on from; None where it was stopped before there was any."""
+    saved = Checkpoints(path / STATE).load(say)
+    if saved is None and (path / METRICS).exists():
+        raise RunError(
+            f"going on with {str(path)!r}",
+            found=f"it has {METRICS}, and no checkpoint in {STATE}/",
+            do="Bring that folder back, or start a new run with --weights.",
+        )
+    return saved
+
+
+def _path(config: TrainConfig) -> Path:
+    require("run", config.run, config.run is not None, "the folder of the run that goes on")
+    return Path(str(config.run))
+
+
+def _silent(_line: str) -> None:
+    pass

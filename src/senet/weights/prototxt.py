@@ -8,6 +8,7 @@ Sources: Protocol Buffers, "Text Format Language Specification"; ``caffe.proto``
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -190,9 +191,11 @@ class _Parser:
         if kind == "name":
             self._take()
             return _BOOLS.get(text, text)
-        if kind == "number" and len(text) <= _LONGEST_NUMBER:
-            return _number(self._take())
-        raise self._unexpected("a value")
+        number = _number(text) if kind == "number" and len(text) <= _LONGEST_NUMBER else None
+        if number is None:
+            raise self._unexpected("a value")
+        self._take()
+        return number
 
     def _message(self, level: int) -> Message:
         if level > _MOST_LEVELS:
@@ -236,8 +239,8 @@ def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), text[1:-1])
 
 
-def _number(text: str) -> int | float:
-    try:
-        return int(text, 0)
-    except ValueError:
-        return float(text.rstrip("fF"))
+def _number(text: str) -> int | float | None:
+    for read in (lambda: int(text, 0), lambda: float(text.rstrip("fF"))):
+        with contextlib.suppress(ValueError):
+            return read()
+    return None

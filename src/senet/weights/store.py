@@ -123,10 +123,11 @@ def write(
             safetensors.torch.save_file(_apart(tensors), temporary, {_KEY if ours else _NOTE: text})
             _seal(temporary)
     except (OSError, safetensors.SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in tensors.values())
         raise WeightsError(
             f"weights.save({str(path)!r})",
-            found=f"the file cannot be written ({error})",
-            do="What stood there before is unchanged.",
+            found=f"its {size:,} bytes cannot be written ({error})",
+            do="Make room, or choose another place; what stood there before is unchanged.",
         ) from error
 
 

@@ -134,16 +134,6 @@ def test_the_threads_are_those_of_pytorch() -> None:
     assert serving.omp_get_max_threads() == torch.get_num_threads()
 
 
-def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert list(build._folders()) == [tmp_path / "cache"]
-    monkeypatch.delenv("SENET_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert list(build._folders()) == [Path("/x/senet")]
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert list(build._folders()) == [Path("/home/someone/.cache/senet")]
-
-
 def test_importing_builds_nothing(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", "import senet.kernels.cpp"], check=True)
     assert not (tmp_path / "cache").exists()

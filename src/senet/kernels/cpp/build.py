@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from senet.errors import SenetError
-from senet.files import replacing
+from senet.files import cache_folders, replacing
 
 _HERE = Path(__file__).parent
 _SOURCES = ("tail.cpp", "gates.hpp", "moments.hpp", "steps.hpp", "maps.hpp")
@@ -99,7 +98,7 @@ def _load() -> ctypes.CDLL:
 
 
 def _cached(compiler: list[str], flags: list[str], name: str) -> ctypes.CDLL:
-    for folder in _folders():
+    for folder in cache_folders():
         path = folder / name
         try:
             return ctypes.CDLL(str(path))
@@ -171,17 +170,3 @@ def _processor() -> str:
     # Not every line: the frequency is different each time.
     told = ("vendor", "model", "cpu family", "stepping", "flags", "Features", "CPU")
     return "\n".join([platform.machine(), *(line for line in first if line.startswith(told))])
-
-
-def _folders() -> Iterator[Path]:
-    """Where the result is kept; none where there is no home either."""
-    own, cache = os.environ.get("SENET_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        yield Path(own)
-    elif cache:
-        yield Path(cache) / "senet"
-    else:
-        try:
-            yield Path.home() / ".cache" / "senet"
-        except RuntimeError:
-            return

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from senet.errors import OptionError
-from senet.training.device import device_named, worker_count
+from senet.runtime.device import device_named, worker_count
 
 
 def test_auto_takes_a_gpu_if_there_is_one() -> None:
@@ -20,3 +20,10 @@ def test_workers_help_only_beside_a_gpu() -> None:
     assert worker_count(None, torch.device("cpu")) == 0
     assert 1 <= worker_count(None, torch.device("cuda")) <= 8
     assert worker_count(3, torch.device("cpu")) == 3
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "98")
+    with pytest.raises(OptionError, match="device 'cuda:98'"):
+        device_named("cuda")
+    assert device_named("cpu") == torch.device("cpu")

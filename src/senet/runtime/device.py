@@ -12,11 +12,15 @@ from senet.errors import OptionError
 def device_named(name: str) -> torch.device:
     """The device of that name; auto is the GPU if there is one, else the CPU.
 
+    Where ``torchrun`` started several processes, each takes its own GPU.
+
     Raises:
         OptionError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     allowed = "auto, cpu, cuda, cuda:N"
     try:
         device = torch.device(name)

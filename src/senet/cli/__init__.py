@@ -1,0 +1,76 @@
+"""The command line: one verb a task. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from senet import __version__
+from senet.cli.evaluate import evaluate
+from senet.cli.networks import convert, models, plan
+from senet.cli.train import train
+from senet.errors import SenetError, StoppedError, did_you_mean
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "eval": evaluate,
+    "models": models,
+    "plan": plan,
+    "convert": convert,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``senet VERB ...``.
+
+    Returns:
+        The exit status: 0 done, 1 an error of the task, 2 an error in the words, 130 interrupted, 143
+        stopped by SIGTERM.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as by `| head`; nothing more can be said, at the exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"senet {__version__}")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f"senet: there is no verb {verb!r}. {did_you_mean(verb, VERBS)}\n", file=sys.stderr)
+        print(_overview(), file=sys.stderr)
+        return 2
+    try:
+        VERBS[verb](rest)
+    except StoppedError as error:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says what is true of all
+            print(f"senet {verb}: {error}", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except SenetError as error:
+        print(f"senet {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"senet {verb}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:8} {function.__doc__}" for name, function in VERBS.items())
+    return (
+        "senet: Squeeze-and-Excitation for any PyTorch CNN\n\n"
+        f"usage: senet VERB ... [options]\n\n{verbs}\n\n"
+        "`senet VERB --help` has the options; `senet train` alone is a first run on real images."
+    )

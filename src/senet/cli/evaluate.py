@@ -1,0 +1,90 @@
+"""``senet eval``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from senet.cli.parsing import parser_for
+from senet.errors import OptionError
+
+_MOST_NAMED = 20  # broken images
+
+
+def evaluate(argv: list[str]) -> None:
+    """Evaluate networks on the test images of a data set, alone and together."""
+    parser = parser_for(
+        "eval MODEL...",
+        "Evaluates networks on the test images of a data set; several also together, by the mean of their "
+        "softmax. The options on sizes override what the weights say of their images.",
+    )
+    parser.add_argument(
+        "models", nargs="+", help="run folders, weights of any origin, or names of `senet models`"
+    )
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        help="digits, folder:DIR, shards:DIR, cifar10:DIR, ...; none: as the weights say",
+    )
+    parser.add_argument(
+        "--weights",
+        type=str | None,
+        help="weights for one MODEL that is a name: a file, timm:TAG, hf:ORG/NAME",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        type=str | None,
+        help="data, or such as imagenet,size=288,resize=303,interpolation=bicubic; none: as the weights say",
+    )
+    parser.add_argument("--size", type=int | None, help="the side of the crop, in pixels")
+    parser.add_argument(
+        "--scales",
+        type=str | None,
+        help="the shorter edge that images are resized to before it, such as 256; of several, such as "
+        "256,288, the softmax is averaged",
+    )
+    parser.add_argument("--squash", action="store_true", help="resize to a square, whatever the shape")
+    parser.add_argument(
+        "--crops", type=int, default=1, help="1, the centre; 10, also the corners, and the mirror images"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--batch_size", type=int, default=256, help="images, or views of them, a batch")
+    parser.add_argument("--workers", type=int | None, help="processes that prepare images")
+    parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
+    options = parser.parse_args(argv)
+
+    from senet.evaluation.together import evaluate_models
+    from senet.runtime.device import device_named
+    from senet.runtime.processes import joined
+
+    with joined(device_named(options.device)) as processes:
+        found = evaluate_models(
+            *options.models,
+            data=options.data,
+            weights=options.weights,
+            preprocessing=options.preprocessing,
+            size=options.size,
+            scales=_scales(options.scales),
+            squash=options.squash,
+            crops=options.crops,
+            device=options.device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+        if processes.leads:
+            print(json.dumps(found.rows) if options.json else found)
+            _name_broken(found.broken)
+
+
+def _scales(text: str | None) -> list[int]:
+    words = [] if text is None else text.split(",")
+    if not all(word.isdecimal() and len(word) < 9 for word in words):
+        raise OptionError(f"--scales {text!r}", "these are no sizes", "pixels, such as 256 or 256,288")
+    return [int(word) for word in words]
+
+
+def _name_broken(broken: tuple[str, ...]) -> None:
+    for why in broken[:_MOST_NAMED]:
+        print(why, file=sys.stderr)
+    if len(broken) > _MOST_NAMED:
+        print(f"... and {len(broken) - _MOST_NAMED:,} more broken images", file=sys.stderr)

@@ -1,0 +1,165 @@
+"""``senet train``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet.cli.parsing import as_called, normalised, parser_for
+from senet.errors import OptionError, RunError
+
+if TYPE_CHECKING:
+    from senet.training.config import TrainConfig
+    from senet.training.loop import TrainResult
+
+
+def train(argv: list[str]) -> None:
+    """Train a network and see its gates."""
+    from senet.training.recipes import RECIPES
+
+    parser = parser_for(
+        "train [MODEL]",
+        "Trains a network, tests it after each epoch and writes a run folder. Options of the recipe that are "
+        "not given are the recipe's; the defaults below are those of the recipe digits.",
+    )
+    # Not "model", which is the config file's key: an absent positional would override the file.
+    parser.add_argument("MODEL", nargs="?", help="a name of `senet models`")
+    parser.add_argument(
+        "--config", action="config", help="a config.yaml of a run; options given beside it win"
+    )
+    parser.add_argument(
+        "--recipe", type=str | None, help=f"{', '.join(RECIPES)}; none: as data and network suggest"
+    )
+    _add_ways(parser)
+    from senet.training.config import add_options
+
+    add_options(parser)
+    parser.set_defaults(dataclasses.asdict(RECIPES["digits"]))
+    argv = normalised(argv)
+    resumed = any(word.split("=")[0] == "--resume" for word in argv)
+    config, ways = _resumed(argv) if resumed else _new(parser, argv)
+
+    from senet.training.loop import train as run
+
+    say = _say_aside if ways["json"] else _say
+    with contextlib.ExitStack() as stack:
+        watchers = [
+            stack.enter_context(contextlib.closing(each)) for each in _watchers(ways["tensorboard"], say)
+        ]
+        result = run(config, resume=resumed, say=say, watch=watchers)
+    if not result.leads:
+        return
+    if ways["json"]:
+        print(json.dumps({"run": str(result.run)} | result.evaluation.to_dict()))
+    else:
+        _summarise(result)
+
+
+def _add_ways(parser: Any) -> None:
+    """The options that are not the run's, but this start's."""
+    parser.add_argument("--resume", type=str | None, help="go on with the run in this folder")
+    parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard too")
+    parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
+
+
+def _resumed(argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
+    """The config of the run that goes on; only where it runs may differ."""
+    from senet.training.config import TrainConfig, read_config
+    from senet.training.run_folder import CONFIG
+
+    parser = parser_for("train --resume RUN", "Goes on with a run from its last checkpoint, as it was begun.")
+    _add_ways(parser)
+    names = {"device", "workers", "save_minutes", "broken_images"}
+    every = {each.name for each in dataclasses.fields(TrainConfig)}
+    parser.add_class_arguments(TrainConfig, skip=every - names)
+    for name in names:
+        parser.set_defaults({name: None})
+    values = parser.parse_args(argv).as_dict()
+    path = Path(str(values["resume"]))
+    if not (path / CONFIG).is_file():
+        raise RunError(
+            f"--resume {values['resume']!r}",
+            found=f"there is no {CONFIG} in it" if path.is_dir() else "there is no such folder",
+            allowed="the folder of a run",
+            do="A run that was stopped before it wrote that file is started again without --resume.",
+        )
+    changes = {name: values[name] for name in names if values[name] is not None}
+    return dataclasses.replace(read_config(path / CONFIG), run=path, **changes), values
+
+
+def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
+    """The config of a new run: what the words say, else the config file, else the recipe."""
+    from senet.training.config import Recipe, config_of
+    from senet.training.recipes import RECIPES, default_recipe, recipe_named
+
+    chosen = parser.parse_args(argv)
+    if chosen.config and any(word.split("=")[0] == "--recipe" for word in argv):
+        raise OptionError(
+            "--recipe beside --config",
+            found="the file holds all values of a recipe already",
+            do="Leave out one of the two.",
+        )
+    chosen.model = chosen.MODEL or chosen.model
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    if chosen.recipe is None:
+        from senet.models import info
+
+        info(chosen.model)  # a name that is unknown is said so
+        chosen.recipe = default_recipe(chosen.data, chosen.model)
+    if chosen.recipe in RECIPES or not _has_keys(chosen.config, fields):
+        # The recipe gives the defaults; what the user says about it wins.
+        parser.set_defaults(dataclasses.asdict(recipe_named(chosen.recipe)))
+    values = parser.parse_args(argv).as_dict()
+    ways = {name: values.pop(name) for name in ("resume", "tensorboard", "json")}
+    for name in ("MODEL", "config"):
+        del values[name]
+    return config_of(values | {"model": chosen.model, "recipe": chosen.recipe}), ways
+
+
+def _watchers(tensorboard: bool, say: Any) -> list[Any]:
+    """What follows the run: the picture of its curves, and TensorBoard where it is asked for."""
+    from senet.report.curves import Curves
+    from senet.report.tensorboard import TensorBoard
+
+    return [Curves(say), *([TensorBoard()] if tensorboard else [])]
+
+
+def _summarise(result: TrainResult) -> None:
+    """What a newcomer looks at when the training is over."""
+    from senet.analysis.gates import record_gates
+    from senet.block import SqueezeExcitation
+    from senet.report.terminal import gate_bars
+
+    found = result.evaluation
+    best = max(result.history, key=lambda row: row["test_top1"])
+    print(f"\ntest accuracy {found.top1:.2f} % ({found.correct1:,} of {found.images:,} images), last epoch")
+    print(f"best epoch {best['epoch']}: {best['test_top1']:.2f} %, chosen on the same images")
+    job = result.job
+    if any(isinstance(module, SqueezeExcitation) for module in job.state.tested.modules()):
+        with record_gates(job.state.tested) as gates:
+            job.evaluate()
+        print(f"\nthe gates of the {len(gates)} SE blocks over the test images\n{gate_bars(gates)}")
+    following = shlex.join([*as_called(), "eval", str(result.run)])
+    print(f"\nrun folder  {result.run}\nnext        {following}")
+
+
+def _has_keys(config: Any, keys: Sequence[str]) -> bool:
+    """Whether the config file holds all these keys: then it needs no recipe's name to be whole."""
+    import yaml
+
+    found = yaml.safe_load(Path(str(config[-1])).read_text(encoding="utf-8")) if config else None
+    return isinstance(found, dict) and set(keys) <= found.keys()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

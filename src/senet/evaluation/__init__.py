@@ -1,0 +1,1 @@
+"""How well a network, or several together, classify images; in exact counts."""

@@ -1,0 +1,1 @@
+"""Where a program runs: the device, and the processes beside it."""

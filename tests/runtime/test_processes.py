@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.together import together
+
+from senet.runtime.processes import ALONE, Processes, joined
+
+
+def test_alone_everything_is_ones_own() -> None:
+    with joined(torch.device("cpu")) as processes:
+        assert processes == ALONE == Processes(0, 1)
+        assert processes.leads
+        assert processes.total(torch.tensor([2.0])).tolist() == [2.0]
+        assert processes.any(False, True) == (False, True)
+        assert processes.gather("x") == ["x"]
+        assert processes.from_first("x") == "x"
+    assert not torch.distributed.is_initialized()
+
+
+def _agree(folder: Path) -> None:
+    with joined(torch.device("cpu")) as processes:
+        rank = processes.rank
+        weights = torch.full((2,), float(rank))
+        processes.spread([weights])
+        found = {
+            "count": processes.count,
+            "leads": processes.leads,
+            "total": processes.total(torch.tensor([rank + 1.0])).tolist(),
+            "any": processes.any(rank == 2, False),
+            "gather": processes.gather(rank * 10),
+            "first": processes.from_first(f"of {rank}"),
+            "spread": weights.tolist(),
+        }
+        with joined(torch.device("cpu")) as again:
+            assert again == processes
+        assert torch.distributed.is_initialized(), "who joined is who leaves"
+    assert not torch.distributed.is_initialized()
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+def test_three_processes_agree(tmp_path: Path) -> None:
+    together(3, _agree, tmp_path)
+    every = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    assert [each.pop("leads") for each in every] == [True, False, False]
+    wanted = {
+        "count": 3,
+        "total": [6.0],
+        "any": [True, False],
+        "gather": [0, 10, 20],
+        "first": "of 0",
+        "spread": [0.0, 0.0],
+    }
+    assert every == [wanted] * 3
+
+
+def test_each_attempt_of_torchrun_has_a_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead attempt left in torchrun's store is not found by the next."""
+    from torch._C._distributed_c10d import TCPStore
+
+    from senet.runtime import processes
+
+    agents = TCPStore("127.0.0.1", 0, is_master=True)
+    values = {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agents.port)}
+    for name, value in (values | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    first = processes._store_of_this_attempt()
+    first.set("address", "of the dead")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    second = processes._store_of_this_attempt()
+    assert first.check(["address"])
+    assert not second.check(["address"])
