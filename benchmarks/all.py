@@ -18,6 +18,13 @@ HERE = Path(__file__).parent
 # What a part writes, and its command; the networks know by themselves which of their rows are done.
 PARTS = (
     ("", ["networks.py", "--rows", "resnet50/compiled/256"]),
+    (
+        "inference-cuda-max-autotune",
+        [
+            *("inference.py", "--network", "timm:seresnet50", "se_resnet50", "--batch", "256"),
+            *("--compiled", "max-autotune"),
+        ],
+    ),
     ("operation-cuda", ["operation.py"]),
     ("", ["networks.py"]),
     ("training_step-resnet20-cuda", ["training_step.py", "--network", "resnet20", "--batch", "1024"]),

@@ -14,6 +14,7 @@ from subjects import load
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from senet.analysis.cost.saved import saved_bytes
 from senet.block import SqueezeExcitation
 from senet.models.units import ResidualUnit
 
@@ -94,20 +95,7 @@ def saved_mib(network: str, *, size: int = 224) -> float:
     Memory that several operators keep counts once; parameters and buffers, which are there anyway, do not.
     """
     batch = 2
-    model = build(network)
-    there = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        # Held until all is counted, so that no later memory gets its name.
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(torch.empty(batch, 3, size, size, device="meta"))
-    total = sum(each.untyped_storage().nbytes() for key, each in kept.items() if key not in there)
-    del out
-    return total / batch / MIB
+    return saved_bytes(build(network), torch.empty(batch, 3, size, size, device="meta")) / batch / MIB
 
 
 def build(network: str) -> nn.Module:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from subjects import bare, load
+from subjects import bare, load, randomise
 from timing import RESULTS, alternate, compare, publish
 from torch import nn
 from torch.nn import functional as F
@@ -187,10 +187,7 @@ def _difference(model: nn.Module, twin: nn.Module, x: torch.Tensor) -> float:
     own, theirs = model.state_dict(), twin.state_dict()
     if own.keys() != theirs.keys():
         raise SystemExit(f"{type(model).__name__} and its twin differ in their parameters: no report")
-    for module in twin.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            # Branches that start at zero would hide what is wrong in them.
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    randomise(twin, x)
     # Layers of an excitation are matrices here and 1×1 convolutions there.
     model.load_state_dict({key: value.reshape(own[key].shape) for key, value in theirs.items()})
     model.eval()

@@ -15,6 +15,10 @@ from PIL import Image
 settings.register_profile("senet", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("senet")
 
+# One thread a process: then several processes compute what one does bit for bit, and share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")

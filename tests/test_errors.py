@@ -13,11 +13,13 @@ def test_the_message_says_four_things() -> None:
 def test_every_class_is_a_built_in_too() -> None:
     fits = {
         errors.OptionError: ValueError,
+        errors.UndefinedError: errors.OptionError,
         errors.ShapeError: ValueError,
         errors.DtypeError: TypeError,
         errors.WeightsError: RuntimeError,
         errors.DataError: RuntimeError,
         errors.RunError: RuntimeError,
+        errors.InUseError: errors.RunError,
         errors.StoppedError: RuntimeError,
         errors.BackendError: RuntimeError,
         errors.RecordingError: RuntimeError,

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ def test_squeeze_of_every_rank(mode: str) -> None:
     for spatial in ((7,), (5, 3), (2, 3, 4)):
         u = torch.randn(2, 3, *spatial)
         flat = u.flatten(2)
-        wanted = flat.mean(2) if mode == "avg" else flat.max(2).values
+        wanted = {"avg": flat.mean(2), "max": flat.max(2).values, "none": u}[mode]
         torch.testing.assert_close(functional.squeeze(u, mode), wanted)
 
 
@@ -26,6 +27,16 @@ def test_excite_chooses_the_gate(gate: str, one_at_zero: bool) -> None:
     z, w1, w2 = torch.rand(2, 4), torch.rand(3, 4), torch.randn(4, 3)
     found = functional.excite(z, w1, None, w2, None, gate=gate, one_at_zero=one_at_zero)
     torch.testing.assert_close(found, table[gate](z @ w1.T @ w2.T))
+
+
+def test_a_map_may_have_gates_at_every_position() -> None:
+    u, w1, w2 = torch.randn(2, 4, 5, 3), torch.randn(3, 4), torch.randn(4, 3)
+    s = functional.excite(u, w1, None, w2, None)
+    for row, column in itertools.product(range(5), range(3)):
+        alone = functional.excite(u[:, :, row, column], w1, None, w2, None)
+        torch.testing.assert_close(s[:, :, row, column], alone)
+    assert torch.equal(functional.scale(u, s), u * s)
+    assert torch.equal(functional.scale_add(u, s, u), u * s + u)
 
 
 def test_scale_add_is_the_end_of_a_residual_branch() -> None:
@@ -45,7 +56,9 @@ def test_gradients_of_all_functions() -> None:
         assert torch.autograd.gradcheck(lambda u, mode=mode: functional.squeeze(u, mode), (u,))
         assert torch.autograd.gradcheck(lambda u, mode=mode: functional.squeeze(u, mode, mask), (u,))
     assert torch.autograd.gradcheck(functional.excite, (draw(2, 4), draw(3, 4), draw(3), draw(4, 3), draw(4)))
+    assert torch.autograd.gradcheck(functional.excite, (u, draw(2, 3), draw(2), draw(3, 2), draw(3)))
     assert torch.autograd.gradcheck(functional.scale, (u, s))
+    assert torch.autograd.gradcheck(functional.scale, (u, residual))
     assert torch.autograd.gradcheck(
         lambda *args: functional.scale_add(*args, activation="relu"), (u, s, residual)
     )
@@ -65,7 +78,7 @@ U = torch.zeros(2, 3, 4, 4)
         (lambda: functional.squeeze(torch.zeros(1, 2, 3, 4, 5, 6)), ShapeError, "6 dimensions"),
         (lambda: functional.squeeze(torch.zeros(2, 3, 0, 4)), ShapeError, "no positions"),
         (lambda: functional.squeeze(U.int()), DtypeError, "torch.int32"),
-        (lambda: functional.squeeze(U, "mean"), OptionError, "Allowed: avg, max"),
+        (lambda: functional.squeeze(U, "mean"), OptionError, "Allowed: avg, max, none"),
         (lambda: functional.squeeze(U, mask=torch.ones(2, 4)), ShapeError, r"\(2, 4, 4\)"),
         (lambda: functional.squeeze(U, mask=torch.ones(2, 4, 4)), DtypeError, "mask != 0"),
         (lambda: functional.scale(U, torch.ones(2, 4)), ShapeError, "one gate per sample and channel"),

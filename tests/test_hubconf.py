@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ import torch
 
 import senet
 from senet.errors import OptionError
+from tests.programs import program
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,5 @@ def test_senet_need_not_be_installed(tmp_path: Path) -> None:
         f"model = torch.hub.load({str(ROOT)!r}, 'se_resnet20', source='local', num_classes=3)\n"
         "print(model.config.name, sys.modules['senet'].__file__)"
     )
-    ran = subprocess.run(
-        [sys.executable, "-S", "-E", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.split() == ["se_resnet20", str(ROOT / "src" / "senet" / "__init__.py")]
+    said = program("-S", "-E", "-c", script, cwd=tmp_path)
+    assert said.split() == ["se_resnet20", str(ROOT / "src" / "senet" / "__init__.py")]

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from senet import paper as paper
     from senet import weights as weights
     from senet.acceleration.accelerate import accelerate as accelerate
+    from senet.acceleration.fold import fold_gates as fold_gates
+    from senet.acceleration.simplify import simplify as simplify
+    from senet.analysis.cost.cost import cost as cost
     from senet.analysis.gates import record_gates as record_gates
+    from senet.analysis.worth.sensitivity import sensitivity as sensitivity
     from senet.block import SEConfig as SEConfig
     from senet.block import SqueezeExcitation as SqueezeExcitation
     from senet.errors import SenetError as SenetError
@@ -35,6 +39,8 @@ _HOME = {
     "SqueezeExcitation": "senet.block",
     "accelerate": "senet.acceleration.accelerate",
     "build": "senet.models",
+    "cost": "senet.analysis.cost.cost",
+    "fold_gates": "senet.acceleration.fold",
     "info": "senet.models",
     "insert": "senet.insertion.surgery",
     "list_models": "senet.models",
@@ -42,6 +48,8 @@ _HOME = {
     "plan": "senet.insertion.plan",
     "record_gates": "senet.analysis.gates",
     "remove": "senet.insertion.surgery",
+    "sensitivity": "senet.analysis.worth.sensitivity",
+    "simplify": "senet.acceleration.simplify",
 }
 _ROOMS = ("functional", "kernels", "models", "paper", "weights")
 

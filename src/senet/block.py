@@ -1,6 +1,7 @@
 """The Squeeze-and-Excitation block, and the frozen value that makes one.
 
-This is the only SE block there is: variants are its arguments.
+This is the only SE block there is: variants are its arguments. Where its gates have become constant,
+a ``ConstantScale`` can stand for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from senet import functional
-from senet.errors import OptionError, check_choice, check_options, require, require_count
+from senet.errors import UndefinedError, check_choice, check_options, require, require_count
 from senet.kernels.reference import TailResult
 from senet.normalisation import is_batch_norm, is_fixed
 from senet.tail import Excitation, activation_name, is_bare, tail
@@ -40,7 +41,8 @@ class SEConfig:
     Args:
         reduction: r; the hidden width is C // r (the paper's rule; default 16).
         hidden: the hidden width outright, in place of C // r.
-        squeeze: "avg" (the paper's) or "max" (Table 11).
+        squeeze: "avg" (the paper's), "max" (Table 11) or "none" (Table 16): nothing is pooled, the two layers
+            are 1×1 convolutions, and every position has gates of its own.
         gate: "sigmoid" (the paper's), "tanh", "relu" (Table 12) or "hardsigmoid".
         bias: whether the two layers have biases. True is what the released models have
             (SE-ResNet-50: 28,088,024 parameters); the paper's ablations use False
@@ -84,12 +86,12 @@ class SEConfig:
         return [field.name for field in dataclasses.fields(cls)]
 
     def hidden_width(self, channels: int) -> int:
-        """The width between the two layers for ``channels``; OptionError where it is zero."""
+        """The width between the two layers for ``channels``; UndefinedError where it is zero."""
         require_count("channels", channels)
         rule = WIDTH_RULES[self.width_rule]
         width = rule(channels, self.reduction) if self.hidden is None else self.hidden
         if width == 0:
-            raise OptionError(
+            raise UndefinedError(
                 f"SqueezeExcitation(channels={channels}, reduction={self.reduction})",
                 found=f"the hidden width {channels} // {self.reduction} is 0, a constant gate",
                 allowed="a hidden width of at least 1",
@@ -120,14 +122,15 @@ class SqueezeExcitation(nn.Module):
         channels: C of the maps.
         reduction: see SEConfig, as for all that follow.
         hidden: the hidden width in place of C // r.
-        squeeze: "avg" or "max".
+        squeeze: "avg", "max" or "none".
         gate: "sigmoid", "tanh", "relu" or "hardsigmoid".
         bias: whether the two layers have biases.
         init: "random" or "identity".
         width_rule: "paper", "timm" or "mmpretrain".
 
     Raises:
-        OptionError: a value is not allowed, or the hidden width would be zero.
+        OptionError: a value is not allowed.
+        UndefinedError: the hidden width would be zero.
 
     Example:
         >>> block = SqueezeExcitation(256)
@@ -212,11 +215,7 @@ class SqueezeExcitation(nn.Module):
             tensor only with ``fork`` and where it is one operation.
         """
         if not (is_bare(self) and self.config.squeeze == "avg"):
-            u = u if norm is None else norm(u)
-            out: Tensor = self(u if inner is None else inner(u))
-            out = out if residual is None else out + residual
-            out = out if activation is None else activation(out)
-            return out, out
+            return _in_steps(self, u, norm=norm, inner=inner, residual=residual, activation=activation)
         name = activation_name(inner)
         known = norm is None or (is_batch_norm(norm) and not is_fixed(norm))
         if not (name and known and is_bare(norm, inner)):
@@ -249,10 +248,12 @@ class SqueezeExcitation(nn.Module):
 
         Args:
             u: (N, C, *spatial).
-            mask: (N, *spatial) bool, True where a position counts; None for all.
+            mask: (N, *spatial) bool, True where a position counts; None for all. With
+                ``squeeze="none"`` the gates of the others are those of a position of zeros.
 
         Returns:
-            s (N, C): float32 for half-precision maps, else the dtype of u.
+            s (N, C), with ``squeeze="none"`` (N, C, *spatial): float32 for half-precision maps, else the
+            dtype of u.
 
         Raises:
             ShapeError: u does not have this block's channels, or the mask does not fit.
@@ -293,6 +294,57 @@ class SqueezeExcitation(nn.Module):
                 f"is another function. Build the block with init={kinds[saved]!r}."
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class ConstantScale(nn.Module):
+    """What is left of an SE block whose gates are constant: each channel times its number, for all images.
+
+    ``senet.fold_gates`` puts it where no layer beside the block can take the numbers in, and a unit calls
+    it as it would the block. State: ``s`` (C,).
+
+    Args:
+        s: (C,), the gates.
+    """
+
+    # As of the block that it stands for.
+    inserted = False
+    s: Tensor
+
+    def __init__(self, s: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("s", s)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Each channel of u (N, C, *spatial) times its number."""
+        return functional.scale(u, self.s.expand(len(u), -1))
+
+    def tail(self, u: Tensor, **around: Any) -> tuple[Tensor, Tensor]:
+        """As ``SqueezeExcitation.tail``, step by step."""
+        return _in_steps(self, u, **around)
+
+    def extra_repr(self) -> str:
+        """The channels, and between what the numbers lie."""
+        if self.s.is_meta:
+            return f"{len(self.s)}"
+        return f"{len(self.s)}, {float(self.s.min()):.3g} to {float(self.s.max()):.3g}"
+
+
+def _in_steps(
+    block: nn.Module,
+    u: Tensor,
+    *,
+    norm: nn.Module | None = None,
+    inner: nn.Module | None = None,
+    residual: Tensor | None = None,
+    activation: nn.Module | None = None,
+    fork: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A tail with each of its modules called."""
+    u = u if norm is None else norm(u)
+    out: Tensor = block(u if inner is None else inner(u))
+    out = out if residual is None else out + residual
+    out = out if activation is None else activation(out)
+    return out, out
 
 
 def _to_eight(channels: int, r: int, at_least: float = 0.0) -> int:

@@ -22,6 +22,7 @@ class SenetError(Exception):
     """
 
     def __init__(self, asked: str, found: str = "", allowed: str = "", do: str = "") -> None:
+        self.found = found
         # One string in ``args``: the error then survives pickling between processes.
         message = f"{asked}: {found}." if found else asked
         if allowed:
@@ -33,6 +34,10 @@ class SenetError(Exception):
 
 class OptionError(SenetError, ValueError):
     """An argument has a value, or a name, that is not allowed."""
+
+
+class UndefinedError(OptionError):
+    """A combination of options is not defined, such as a reduction of 32 for 16 channels."""
 
 
 class ShapeError(SenetError, ValueError):
@@ -53,6 +58,10 @@ class DataError(SenetError, RuntimeError):
 
 class RunError(SenetError, RuntimeError):
     """A run folder cannot be used, or a run cannot go on."""
+
+
+class InUseError(RunError):
+    """Another process writes this run folder."""
 
 
 class StoppedError(SenetError, RuntimeError):

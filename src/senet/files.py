@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from senet.errors import DataError
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -37,6 +39,38 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@contextlib.contextmanager
+def filling(folder: str | Path, *, last: str) -> Iterator[Path]:
+    """Yields a hidden folder; what is written there moves to ``folder`` when the body succeeds.
+
+    ``folder`` is made then, if it is not there; other files in it stay. The file named ``last`` is the last
+    to appear. If the body fails or is interrupted, nothing of it stays.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=_nearest(folder), prefix=".senet-") as name:
+            staged = Path(name)
+            yield staged
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(staged.iterdir(), key=lambda path: path.name == last):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise DataError(
+            f"writing to {str(folder)!r}", f"it cannot be written ({error})", do="Choose another place."
+        ) from error
+
+
+def require_writable(asked: str, folder: str | Path) -> None:
+    """Raises DataError unless ``folder`` can be written, or made; nothing of the attempt stays."""
+    try:
+        tempfile.TemporaryDirectory(dir=_nearest(Path(folder)), prefix=".senet-").cleanup()
+    except OSError as error:
+        raise DataError(asked, f"it cannot be written ({error})", do="Choose another place.") from error
+
+
 def cache_folders() -> Iterator[Path]:
     """Where senet keeps what can be made again; none where there is no home either.
 
@@ -53,6 +87,12 @@ def cache_folders() -> Iterator[Path]:
             yield Path.home() / ".cache" / "senet"
         except RuntimeError:
             return
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that is there: on the same filesystem as the folder will be."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
 
 
 def _sync(path: Path) -> None:

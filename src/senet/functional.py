@@ -1,7 +1,7 @@
 """Squeeze, excite and scale as checked functions: equations 2, 3 and 4 of the paper.
 
 Shapes: a map is (N, C, *spatial) with one, two or three spatial sizes, z and s are
-(N, C). Any batch size is taken, zero included.
+(N, C), and maps where nothing is squeezed (Table 16). Any batch size is taken, zero included.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ ACTIVATIONS = ("relu",)
 
 
 def squeeze(u: Tensor, mode: str = "avg", mask: Tensor | None = None) -> Tensor:
-    """Squeezes each channel of a map to one number (equation 2; max: Table 11).
+    """Squeezes each channel of a map to one number (equation 2; max: Table 11), or leaves it (Table 16).
 
     Args:
         u: (N, C, *spatial), floating point.
-        mode: "avg" (the paper's) or "max".
+        mode: "avg" (the paper's), "max" or "none".
         mask: (N, *spatial) bool, True where a position counts. A sample without any
-            such position is squeezed to 0.
+            such position is squeezed to 0; with "none" each position that does not count is 0.
 
     Returns:
-        z (N, C): float32 for half-precision maps, else the dtype of u.
+        z (N, C), with "none" (N, C, *spatial): float32 for half-precision maps, else the dtype of u.
 
     Raises:
         ShapeError: u is no map, has no positions, or the mask does not fit.
@@ -56,7 +56,7 @@ def excite(
     """The gates of squeezed maps: s = gate(W2 relu(W1 z + b1) + b2) (equation 3).
 
     Args:
-        z: (N, C).
+        z: (N, C), or (N, C, *spatial): the layers are then 1×1 convolutions (Table 16).
         w1: (hidden, C).
         b1: (hidden,) or None.
         w2: (C, hidden).
@@ -66,14 +66,14 @@ def excite(
             relu(1 + ·), twice the hard sigmoid.
 
     Returns:
-        s (N, C), in the dtype of z: never lowered by autocast.
+        s, in the shape and dtype of z: never lowered by autocast.
 
     Raises:
         OptionError: the gate is unknown.
         ShapeError: the shapes do not belong together.
     """
     check_choice(f"excite(gate={gate!r})", gate, GATES)
-    fits = z.ndim == 2 and w1.ndim == 2 and w1.shape[1] == z.shape[1] and w2.shape == w1.shape[::-1]
+    fits = 2 <= z.ndim <= 5 and w1.ndim == 2 and w1.shape[1] == z.shape[1] and w2.shape == w1.shape[::-1]
     for weight, bias in ((w1, b1), (w2, b2)):
         fits = fits and (bias is None or bias.shape == weight.shape[:1])
     if not fits:
@@ -81,7 +81,7 @@ def excite(
         raise ShapeError(
             "excite(z, w1, b1, w2, b2)",
             found="the shapes are " + ", ".join(str(size) for size in sizes),
-            allowed="(N, C), (hidden, C), (hidden,) or None, (C, hidden), (C,) or None",
+            allowed="(N, C) or (N, C, *spatial), (hidden, C), (hidden,) or None, (C, hidden), (C,) or None",
         )
     gates = reference.ONE_AT_ZERO if one_at_zero else reference.GATES
     return reference.excite(z, w1, b1, w2, b2, gates[gate])
@@ -92,7 +92,7 @@ def scale(u: Tensor, s: Tensor) -> Tensor:
 
     Args:
         u: (N, C, *spatial).
-        s: (N, C), any floating dtype.
+        s: (N, C), or the shape of u, any floating dtype.
 
     Returns:
         (N, C, *spatial) in the dtype and memory format of u.
@@ -109,7 +109,7 @@ def scale_add(u: Tensor, s: Tensor, residual: Tensor, *, activation: str | None 
 
     Args:
         u: (N, C, *spatial), the branch.
-        s: (N, C), its gates.
+        s: (N, C), or the shape of u, its gates.
         residual: the shape of u, the shortcut.
         activation: None or "relu", applied to the sum.
 
@@ -290,11 +290,11 @@ def _check_mask(asked: str, u: Tensor, mask: Tensor) -> None:
 
 def _check_gate(asked: str, u: Tensor, s: Tensor) -> None:
     check_map(asked, u)
-    if s.shape != u.shape[:2]:
+    if s.shape not in (u.shape[:2], u.shape):
         raise ShapeError(
             asked,
             found=f"s is {_sizes(s)} for a map of {_sizes(u)}",
-            allowed="one gate per sample and channel, (N, C)",
+            allowed="one gate per sample and channel, (N, C), or one per number of u",
         )
 
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("senet", "torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
+PACKAGES = ("senet", "torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn", "timm")
 
 
 def passport() -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """The files that hold bars; importing them registers the bars, in the order of the table."""
 
-from surveys.reliability import recovery, storage, order, nonfinite, hostile, footprint  # noqa: I001
+from surveys.reliability import recovery, experiments, storage, order, nonfinite, hostile, footprint  # noqa: I001
 
-FILES = (recovery, storage, order, nonfinite, hostile, footprint)
+FILES = (recovery, experiments, storage, order, nonfinite, hostile, footprint)

@@ -80,6 +80,11 @@ class Running:
         """All that it said."""
         return b"".join(self._said).decode(errors="replace")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._wait(0) is not None
+
     def until(self, text: str, seconds: float = 120) -> None:
         """Waits until it says ``text``."""
         end = time.monotonic() + seconds

@@ -144,7 +144,7 @@ def test_drop_path_is_the_same_in_distribution_and_in_numbers() -> None:
     assert _close(steps[1], steps[0])
 
 
-@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("strict", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_compilers_and_exporters_see_plain_operations(strict: bool) -> None:
     model = _stage().double()
     fast = copy.deepcopy(model)

@@ -73,6 +73,7 @@ def test_a_block_of_ours_reads_itself() -> None:
     assert read(SqueezeExcitation(8, 2, squeeze="max"), 8, 4) == (
         "its squeeze is a maximum, which the norm's sums do not give"
     )
+    assert read(SqueezeExcitation(8, 2, squeeze="none"), 8, 4) == "it has no squeeze: its gates are a map"
 
 
 class _Twice(nn.Module):

@@ -58,6 +58,19 @@ def test_inserts_own_hooks_are_known(placement: str, wanted: dict[str, int]) -> 
     assert _found(model) == wanted
 
 
+@pytest.mark.parametrize(
+    ("squeeze", "reason"),
+    [
+        ("max", "its squeeze is a maximum, which the norm's sums do not give"),
+        ("none", "it has no squeeze: its gates are a map"),
+    ],
+)
+def test_other_squeezes_are_left_alone(squeeze: str, reason: str) -> None:
+    se = senet.SEConfig(squeeze=squeeze)
+    assert _found(senet.build("se_resnet20", se=se, stages=[4])) == {reason: 3}
+    assert _found(nn.Sequential(nn.Conv2d(3, 16, 1), se.build(16))) == {reason: 1}
+
+
 def test_what_users_have_attached_is_left_alone() -> None:
     model: Any = timm.create_model("seresnet50")
     model.layer1[0].bn3.register_forward_hook(lambda *_: None)

@@ -1,10 +1,12 @@
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.analysis.gated import network
 
 import senet
 from senet.analysis.gates import BINS, BlockGates
@@ -112,3 +114,46 @@ def test_rows_print_and_save(tmp_path: Path) -> None:
     gates.save(tmp_path / "gates.csv")
     with (tmp_path / "gates.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 9
+
+
+def test_threads_lose_no_gate() -> None:
+    model, x = network("functional")
+    with senet.record_gates(model) as gates, torch.no_grad(), ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: _without_gradient(model, x), range(40)))
+    (block,) = gates
+    assert block.count == 40 * len(x)
+    with senet.record_gates(model) as one, torch.no_grad():
+        model(x)
+    torch.testing.assert_close(block.mean, next(iter(one)).mean)
+
+
+def _without_gradient(model: torch.nn.Module, x: torch.Tensor) -> None:
+    with torch.no_grad():
+        model(x)
+
+
+def test_within_inference_mode_blocks_of_others_are_found_too() -> None:
+    model, x = network("torchvision")
+    with torch.inference_mode(), senet.record_gates(model) as gates:
+        model(x)
+    assert {block.count for block in gates} == {len(x)}
+
+
+def test_transforms_that_show_no_numbers_are_an_error() -> None:
+    model = senet.build("se_resnet20").eval()
+    with pytest.raises(RecordingError, match=r"torch\.func"), senet.record_gates(model):
+        torch.func.vmap(model)(torch.randn(2, 1, 3, 32, 32))
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_on_a_gpu_the_gates_are_those_of_the_cpu() -> None:
+    for kind in ("ours", "inserted", "torchvision"):
+        model, x = network(kind, accelerated=kind != "ours")
+        with senet.record_gates(model) as wanted:
+            model(x)
+        model.cuda()
+        with senet.record_gates(model) as gates:
+            model(x.cuda())
+        for block, expected in zip(gates, wanted, strict=True):
+            torch.testing.assert_close(block.mean, expected.mean, rtol=1e-3, atol=1e-4)

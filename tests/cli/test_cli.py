@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.programs import program
 
 from senet.cli import VERBS, main
 
@@ -62,7 +63,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        out = program("-c", code)
         seconds.append(time.perf_counter() - started)
         assert out.splitlines()[-1] == "False"
         assert "train" in out
@@ -70,10 +71,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 
 def test_the_module_is_the_command() -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "senet", "--version"], capture_output=True, text=True, check=True
-    )
-    assert found.stdout.startswith("senet ")
+    assert program("-m", "senet", "--version").startswith("senet ")
 
 
 @pytest.mark.parametrize("words", [["--help"], pytest.param(["models", "resnet20"], marks=pytest.mark.slow)])

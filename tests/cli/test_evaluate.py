@@ -3,14 +3,13 @@ import io
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.conftest import png
+from tests.programs import program
 from torch.multiprocessing.spawn import start_processes
 
 import senet
@@ -135,7 +134,7 @@ def test_two_processes_share_the_images_and_one_speaks(
 def test_torchrun(models: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", *models, "--batch_size", "2", "--device", "cpu", "--json"]
     started = ["torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "senet", *words]
-    done = subprocess.run([sys.executable, "-m", *started], capture_output=True, text=True, check=True)
-    counts = [[row["images"], row["correct1"], row["correct5"]] for row in json.loads(done.stdout)]
+    printed = program("-m", *started)
+    counts = [[row["images"], row["correct1"], row["correct5"]] for row in json.loads(printed)]
     alone = _rows(capsys, *words[1:-1])
     assert counts == [[row["images"], row["correct1"], row["correct5"]] for row in alone]

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from senet.cli import main
-from senet.cli.parsing import as_called
+from senet.cli.parsing import as_called, check_file, words_of
+from senet.errors import OptionError, SenetError
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,24 @@ def test_the_next_command_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_called() == [".venv/bin/senet"]
     monkeypatch.setattr(sys, "argv", ["/somewhere/senet/__main__.py", "train"])
     assert as_called() == ["python", "-m", "senet"]
+
+
+def test_the_words_of_a_list() -> None:
+    assert words_of("--blocks", None) == []
+    assert words_of("--blocks", " a, b.* ,,") == ["a", "b.*"]
+    for empty in ("", ",", " , "):
+        with pytest.raises(OptionError, match=r"--blocks '.*': no name is in it"):
+            words_of("--blocks", empty)
+
+
+def test_a_file_that_can_be_written() -> None:
+    Path("file").write_text("")
+    check_file("--out", None, ".csv")
+    check_file("--out", "a.csv", ".csv", ".md")
+    for path, message in (
+        ("a.txt", ".csv, .md"),
+        ("no/a.csv", "no folder no"),
+        ("file/a.md", "no folder file"),
+    ):
+        with pytest.raises(SenetError, match=f"--out {path}.*{message}"):
+            check_file("--out", path, ".csv", ".md")

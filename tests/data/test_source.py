@@ -1,6 +1,4 @@
 import io
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from tests.conftest import png
 from tests.data.broken import PICTURE, WHOLE, encoded, gif_header, mutated, ppm_header, zeros_png
+from tests.programs import program
 
 from senet.data import source as module
 from senet.data.source import InMemory, Names, decode, evenly_spaced, existing_folder, is_grey
@@ -167,8 +166,7 @@ def test_a_bomb_costs_no_memory() -> None:
         print(most() - before)
     """
     root = Path(__file__).parent.parent.parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 50_000, "KiB"
+    assert int(program("-c", code, cwd=root)) < 50_000, "KiB"
 
 
 @pytest.mark.parametrize("many", [10_000, pytest.param(500_000, marks=pytest.mark.slow)])

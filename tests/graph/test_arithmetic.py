@@ -1,10 +1,13 @@
 """Multiply-adds: by hand for a small network, and those of the released prototxts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import senet
+from senet import paper
 from senet.graph.arithmetic import MultiplyAdds, multiply_adds
 
 # Of convolutions and linear layers, computed from the released prototxts: without SE, SE's own.
@@ -31,6 +34,36 @@ class _Small(nn.Module):
         x = self.conv(x).relu()
         out: Tensor = self.fc((x + self.se(self.grouped(x))).mean((2, 3)))
         return out
+
+
+# Rows of Tables 13, 15 and 16, and how the network is built.
+ABLATIONS: list[tuple[str, str, dict[str, Any]]] = [
+    *(("stages", f"SE Stage {k}", {"stages": [k]}) for k in (2, 3, 4)),
+    ("stages", "SE All", {}),
+    ("se3x3", "SE_3x3", {"placement": "3x3"}),
+    ("nosqueeze", "NoSqueeze", {"se": senet.SEConfig(bias=False, squeeze="none")}),
+]
+
+
+@pytest.mark.parametrize(("table", "row", "options"), ABLATIONS, ids=[row for _, row, _ in ABLATIONS])
+def test_the_ablations_cost_what_the_paper_prints(table: str, row: str, options: dict[str, Any]) -> None:
+    """Without SE's scaling, and with batch norm's running statistics among the parameters."""
+    printed = paper.table(table).row(row).printed
+    with torch.device("meta"):
+        model = senet.build("se_resnet50", layout="original", **{"se": senet.SEConfig(bias=False)} | options)
+    found = multiply_adds(model, torch.empty(1, 3, 224, 224, device="meta"))
+    assert f"{(found.products + found.sums) / 1e9:.2f}" == printed["gmacs"]
+    parameters = sum(parameter.numel() for parameter in model.parameters()) + 53_120
+    assert f"{parameters / 1e6:.1f}" == printed["parameters"]
+
+
+def test_without_a_squeeze_the_layers_are_counted_at_every_position() -> None:
+    model = _Small()
+    model.se = senet.SqueezeExcitation(8, reduction=4, squeeze="none")
+    found, positions = multiply_adds(model, torch.empty(2, 3, 7, 10)), 4 * 5
+    squeezed = multiply_adds(_Small(), torch.empty(2, 3, 7, 10))
+    assert found.products - squeezed.products == (positions - 1) * 2 * 8 * 2
+    assert (found.sums, found.scales) == (squeezed.sums, squeezed.scales) == (8 * positions, 8 * positions)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

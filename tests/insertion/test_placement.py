@@ -3,7 +3,7 @@ import re
 import pytest
 
 from senet.block import SEConfig
-from senet.errors import OptionError
+from senet.errors import OptionError, UndefinedError
 from senet.graph.units import __doc__ as kinds
 from senet.insertion.placement import PLACEMENTS, RULES, STACKS, Slot, UnitChannels, placement_named
 from senet.models.units import BasicUnit, project
@@ -24,7 +24,7 @@ def test_these_are_the_papers_placements() -> None:
 
 
 def test_a_basic_unit_has_no_3x3_inside() -> None:
-    with pytest.raises(OptionError, match="Use a bottleneck network"):
+    with pytest.raises(UndefinedError, match="Use a bottleneck network"):
         placement_named("3x3").channels_in(UnitChannels(64, None, 64))
 
 

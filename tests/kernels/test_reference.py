@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from senet.kernels import reference
 
@@ -34,6 +35,8 @@ def test_squeezes_loop_by_loop(n: int, c: int, spatial: list[int], seed: int) ->
     u = torch.randn(n, c, *spatial, generator=generator, dtype=torch.float64)
     mask = torch.rand(n, *spatial, generator=generator) < 0.6
     avg, top = reference.squeeze_avg(u, mask), reference.squeeze_max(u, mask)
+    assert torch.equal(reference.squeeze_none(u), u)
+    assert torch.equal(reference.squeeze_none(u, mask), u * mask[:, None])
     for sample, channel in itertools.product(range(n), range(c)):
         values = u[sample, channel].flatten().tolist()
         kept = [v for v, m in zip(values, mask[sample].flatten().tolist(), strict=True) if m]
@@ -41,6 +44,34 @@ def test_squeezes_loop_by_loop(n: int, c: int, spatial: list[int], seed: int) ->
         assert reference.squeeze_max(u)[sample, channel].item() == max(values)
         assert avg[sample, channel].item() == pytest.approx(sum(kept) / len(kept) if kept else 0)
         assert top[sample, channel].item() == (max(kept) if kept else 0)
+
+
+@given(
+    n=st.integers(0, 3),
+    c=st.integers(1, 5),
+    spatial=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    bias=st.booleans(),
+    last=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_without_a_squeeze_the_layers_are_1x1_convolutions(
+    n: int, c: int, spatial: list[int], bias: bool, last: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    u, w1, b1, w2, b2 = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((n, c, *spatial), (2, c), (2,), (c, 2), (c,))
+    )
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[len(spatial) - 1]
+    ones = (1,) * len(spatial)
+    biases = (b1, b2) if bias else (None, None)
+    hidden = convolve(u, w1.reshape(*w1.shape, *ones), biases[0]).relu()
+    wanted = convolve(hidden, w2.reshape(*w2.shape, *ones), biases[1]).sigmoid()
+    if last:
+        u = u.movedim(1, -1).contiguous().movedim(-1, 1)
+    s = reference.excite(reference.squeeze_none(u), w1, biases[0], w2, biases[1], torch.sigmoid)
+    torch.testing.assert_close(s, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(reference.scale(u, s), u * wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_padding_may_hold_anything() -> None:

@@ -10,7 +10,7 @@ from tests.models.settled import settled
 
 import senet
 from senet import SEConfig
-from senet.errors import InsertionError, OptionError
+from senet.errors import InsertionError, UndefinedError
 
 CONFIG = SEConfig(reduction=8, gate="tanh", squeeze="max", bias=False)
 
@@ -39,13 +39,14 @@ def test_the_identity_start_is_an_option_here_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "error", "words"),
     [
-        ({"stages": [6]}, "there is no stage 6. Allowed: 1, 2, 3, 4, 5"),
-        ({"placement": "pre"}, "no unit of VGG has that place"),
-        ({"se": SEConfig(reduction=128)}, "64 // 128 is 0"),
+        ({"stages": [6]}, UndefinedError, "there is no stage 6. Allowed: 1, 2, 3, 4, 5"),
+        ({"placement": "pre"}, UndefinedError, "no unit of VGG has that place"),
+        ({"se": SEConfig(reduction=128)}, UndefinedError, "64 // 128 is 0"),
     ],
 )
-def test_what_cannot_be_placed(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(OptionError, match=words), torch.device("meta"):
+def test_what_cannot_be_placed(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught, torch.device("meta"):
         senet.build("se_vgg16_bn", **options)
+    assert type(caught.value) is error

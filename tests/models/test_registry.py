@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import senet
-from senet.errors import OptionError
+from senet.errors import OptionError, UndefinedError
 from senet.models import NetworkConfig
 from senet.models.registry import register
 from senet.models.vgg import VGG
@@ -27,7 +27,8 @@ def test_patterns_filter_and_sort_by_number() -> None:
 def test_info() -> None:
     info = senet.info("se_resnet20")
     assert (info.name, info.family, info.input_size, info.se) == ("se_resnet20", "resnet", (3, 32, 32), True)
-    assert set(info.options) == {"shortcut", "dropout"}
+    assert set(info.options) == {"shortcut", "dropout", "unit"}
+    assert set(senet.info("se_resnet50").options) == {"shortcut", "dropout"}
 
 
 def test_a_config_rebuilds_the_network() -> None:
@@ -92,10 +93,27 @@ def test_se_overrides_the_name() -> None:
         ("resnet20", {"dropout": 1.0}, "0 <= dropout < 1"),
         ("resnet20", {"dropout": "x"}, "0 <= dropout < 1"),
         ("resnet20", {"shortcut": "A"}, "Allowed: project, pad"),
+        ("resnet20", {"unit": "botleneck"}, "Did you mean 'bottleneck'"),
+        ("resnet50", {"unit": "basic"}, "there is no option 'unit'"),
     ],
 )
 def test_what_cannot_be_built(name: str, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
+        senet.build(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("se_resnet20", {"placement": "3x3"}),
+        ("se_resnet20", {"se": senet.SEConfig(reduction=32)}),
+        ("se_shakeshake26_2x96d", {"placement": "3x3"}),
+        ("se_shufflenet_v1_g3", {"placement": "post"}),
+        ("se_mobilenet_v1", {"placement": "pre"}),
+    ],
+)
+def test_what_is_not_defined_is_told_from_what_is_typed_wrongly(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UndefinedError), torch.device("meta"):
         senet.build(name, **arguments)
 
 

@@ -1,5 +1,6 @@
 """The residual networks: exact sizes, torchvision's keys and outputs, and all that a network must do."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import senet
 from senet import SEConfig, SqueezeExcitation
+from senet.insertion.placement import PLACEMENTS
 from senet.models import parameter_count
 from senet.models.resnet import CIFAR_ROWS
 
@@ -65,6 +67,62 @@ def test_parameter_counts_on_cifar(n: int) -> None:
 def test_resnet20_on_cifar_has_the_known_size() -> None:
     assert parameter_count("resnet20", num_classes=10) == 269_722
     assert parameter_count("resnet20", num_classes=10, shortcut="project") == 272_474
+
+
+@pytest.mark.parametrize("n", [3, 18])
+def test_parameter_counts_with_bottleneck_units_on_cifar(n: int) -> None:
+    """9n + 2 layers: three a unit, as wide inside as the basic ones, four times as wide at the end."""
+    plain = 3 * 16 * 9 + 2 * 16 + 256 * 10 + 10
+    se = 0
+    entering = 16
+    for width in (16, 32, 64):
+        for _ in range(n):
+            plain += entering * width + width * width * 9 + width * 4 * width + 2 * (2 * width + 4 * width)
+            entering = 4 * width
+        se += n * (2 * 4 * width * (width // 4) + width // 4 + 4 * width)
+    options: dict[str, Any] = {"num_classes": 10, "unit": "bottleneck"}
+    assert parameter_count(f"resnet{6 * n + 2}", **options) == plain
+    assert parameter_count(f"se_resnet{6 * n + 2}", **options) == plain + se
+    with torch.device("meta"):
+        model = senet.build(f"resnet{6 * n + 2}", **options)
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 9 * n + 2
+
+
+def test_bottleneck_units_on_cifar_have_every_placement(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 16, 16)
+    plain = senet.build("resnet20", num_classes=10, unit="bottleneck").eval()
+    for placement in PLACEMENTS:
+        se = SEConfig(init="identity")
+        model = senet.build("se_resnet20", num_classes=10, unit="bottleneck", placement=placement, se=se)
+        model.load_state_dict(plain.state_dict(), strict=False)
+        assert torch.equal(model.eval()(x), plain(x))
+    middle = [block.channels for block in blocks(model).values()]
+    assert (placement, middle) == ("3x3", [16] * 3 + [32] * 3 + [64] * 3)
+    senet.weights.save(model, tmp_path / "w.safetensors")
+    again = senet.load(tmp_path / "w.safetensors")
+    assert again.config == model.config
+    assert torch.equal(again.eval()(x), plain(x))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_without_a_squeeze_every_placement_is_that_of_insertion(placement: str) -> None:
+    """The commuting square: the network that is built with SE is that into which it is inserted."""
+    se = SEConfig(4, squeeze="none")
+    built = senet.build("se_resnet20", unit="bottleneck", placement=placement, stages=[3], se=se)
+    inserted = senet.build("resnet20", unit="bottleneck")
+    senet.insert(inserted, placement=placement, where=3, reduction=4, squeeze="none", init="random")
+    assert built.state_dict().keys() == inserted.state_dict().keys()
+    inserted.load_state_dict(built.state_dict())
+    x = torch.randn(4, 3, 8, 8)
+    outs = []
+    for model in (built, inserted):
+        out = model.train()(x)
+        out.square().mean().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        outs += [out, model.eval()(x)]
+    torch.testing.assert_close(outs[:2], outs[2:])
+    assert len(senet.remove(inserted)) == 3
 
 
 @pytest.mark.parametrize("reduction", [2, 4, 8, 16, 32])

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.programs import program
 from tests.report.histories import history
 
 from senet.report import curves
@@ -182,8 +182,5 @@ given = settings()
 Curves(print)(Path(sys.argv[1]), history(3))
 print(before, "matplotlib.pyplot" in sys.modules, settings() == given)
 """
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert found.stdout == "False False True\n"
+    assert program("-W", "error", "-c", code, str(tmp_path)) == "False False True\n"
     assert (tmp_path / "curves.png").exists()

@@ -1,4 +1,7 @@
+import contextlib
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,33 @@ def test_three_processes_agree(tmp_path: Path) -> None:
     assert every == [wanted] * 3
 
 
+def _leave(folder: Path) -> None:
+    with joined(torch.device("cpu")) as processes:
+        processes.total(torch.ones(1))
+        time.sleep(0.5 * processes.rank)
+        done = time.monotonic()
+    (folder / f"{processes.rank}.json").write_text(json.dumps([done, time.monotonic()]))
+
+
+def test_nobody_leaves_before_all_are_done(tmp_path: Path) -> None:
+    together(3, _leave, tmp_path)
+    done, left = zip(*(json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)), strict=True)
+    assert min(left) >= max(done)
+
+
+def _fail(folder: Path) -> None:
+    rank, began = os.environ["RANK"], time.monotonic()
+    with contextlib.suppress(ZeroDivisionError), joined(torch.device("cpu")) as processes:
+        processes.total(torch.ones(1))
+        _ = 1 / processes.rank
+    (folder / f"{rank}.json").write_text(json.dumps(time.monotonic() - began))
+
+
+def test_nobody_waits_for_one_that_failed(tmp_path: Path) -> None:
+    together(2, _fail, tmp_path)
+    assert all(json.loads((tmp_path / f"{rank}.json").read_text()) < 60 for rank in range(2))
+
+
 def test_each_attempt_of_torchrun_has_a_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a dead attempt left in torchrun's store is not found by the next."""
     from torch._C._distributed_c10d import TCPStore
@@ -72,3 +102,5 @@ def test_each_attempt_of_torchrun_has_a_store_of_its_own(monkeypatch: pytest.Mon
     second = processes._store_of_this_attempt()
     assert first.check(["address"])
     assert not second.check(["address"])
+    second.set("address", "of the first connection")
+    assert not processes._store_of_this_attempt().check(["address"])

@@ -9,9 +9,8 @@ from surveys.reliability.bars import BARS, Bar, BrokenPromiseError, check
 from surveys.reliability.every import FILES
 
 QUICK: dict[str, dict[str, int]] = {
-    "resume": {"seeds": 1, "kills": 4, "epochs": 2},
+    "resume": {"seeds": 1, "kills": 2, "epochs": 2},
     "written_whole": {"kills": 6, "megabytes": 8},
-    "disk_full": {"points": 1, "disks": 0},
     "bit_flips": {"flips": 30},
     "order": {"steps": 2},
     "nonfinite": {"steps": 2},
@@ -28,6 +27,7 @@ SLOW: dict[str, dict[str, int]] = {
     "unforeseen": {"times": 1},
     "resume": {"seeds": 5, "kills": 8},
     "resume_by_command": {"kills": 2},
+    "experiments": {"kills": 3, "seeds": 1},
     "stopped": {"times": 8},
     "stopped_by_command": {"times": 4},
     "repeated": {"times": 3},

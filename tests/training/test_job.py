@@ -59,7 +59,7 @@ def test_folders_and_shards(image_folder: Path, shard_folder: Path) -> None:
         ({"device": "cuda:99"}, "it cannot be used"),
         ({"data": "digit"}, "Did you mean 'digits'"),
         ({"stages": (7,)}, "there is no stage 7"),
-        ({"options": {"dropuot": 0.1}}, "Allowed: shortcut, dropout. Did you mean 'dropout'"),
+        ({"options": {"dropuot": 0.1}}, "Allowed: shortcut, dropout, unit. Did you mean 'dropout'"),
         ({"options": {"num_classes": 5}}, "there is no option 'num_classes'"),
         ({"recipe": Recipe(batch_size=4, accumulate=5)}, "batch_size=4.*at least 5, processes times"),
         ({"recipe": Recipe(train_size=176)}, "train_size=176.*at most the size of the images, 8"),

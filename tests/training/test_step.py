@@ -192,7 +192,10 @@ def _shared(folder: Path, model: str, accumulate: int, batch_size: int) -> None:
             weights.save(job.state.tested, folder / f"{processes.count}-average.safetensors")
 
 
-@pytest.mark.parametrize(("model", "count", "batch_size"), [("se_resnet20", 2, 60), ("resnet20", 3, 61)])
+@pytest.mark.parametrize(
+    ("model", "count", "batch_size"),
+    [("se_resnet20", 2, 60), pytest.param("resnet20", 3, 61, marks=pytest.mark.slow)],
+)
 def test_processes_that_share_their_norms_are_one(
     tmp_path: Path, model: str, count: int, batch_size: int
 ) -> None:

@@ -2,7 +2,6 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tests.programs import program
 from tests.weights.hub_server import Hub, serving
 
 import senet
@@ -114,9 +114,7 @@ def test_offline_mode(hub: Hub, tmp_path: Path) -> None:
         "try: download('hf:ORG/OTHER')\nexcept WeightsError as error: print(error)"
     )
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": hub.endpoint}
-    said = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | variables, capture_output=True, text=True, check=True
-    ).stdout
+    said = program("-c", script, env=os.environ | variables)
     assert said.startswith("b'tensors'\n")
     assert "ORG/OTHER: it is not in the cache" in said
     assert "unset HF_HUB_OFFLINE" in said

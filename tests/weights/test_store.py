@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 import senet
 from senet import weights
 from senet.errors import WeightsError
+from senet.weights.store import fingerprint
 
 
 def test_weights_and_header_come_back(tmp_path: Path) -> None:
@@ -121,3 +123,12 @@ def test_what_was_inserted_into_is_not_what_its_config_builds(tmp_path: Path) ->
     senet.remove(model)
     senet.weights.save(model, tmp_path / "plain.safetensors")
     assert "network" in senet.weights.read(tmp_path / "plain.safetensors")[0]
+
+
+def test_equal_weights_have_one_fingerprint_and_others_another() -> None:
+    model = senet.build("se_resnet20", num_classes=3)
+    before = fingerprint(model)
+    assert fingerprint(copy.deepcopy(model).to(memory_format=torch.channels_last)) == before
+    with torch.no_grad():
+        model.get_parameter("layer1.0.se.fc1.bias").add_(1e-6)
+    assert fingerprint(model) != before

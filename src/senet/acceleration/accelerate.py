@@ -11,6 +11,7 @@ from torch import nn
 
 from senet.acceleration.forwards import BesideForward, GateForward, NormForward, StandIn
 from senet.acceleration.sites import NotTaken, OwnTail, TailSite, find_tails
+from senet.block import SqueezeExcitation
 from senet.errors import AccelerationError, check_choice
 from senet.graph.examples import trace_with
 from senet.graph.trace import Example
@@ -90,6 +91,15 @@ def accelerate(
     return AccelerationReport(type(model).__name__, backend, [_take(model, site, backend) for site in sites])
 
 
+def decelerated(model: nn.Module) -> str | None:
+    """Undoes ``accelerate``; the backend that was asked for, None where there is nothing to undo."""
+    forwards = [module.__dict__.get("forward") for module in model.modules()]
+    backend = next((each.backend for each in forwards if isinstance(each, GateForward)), None)
+    if backend is not None:
+        _undo(model)
+    return backend
+
+
 def _take(model: nn.Module, site: TailSite | OwnTail | NotTaken, backend: str) -> dict[str, Any]:
     module = model.get_submodule(site.block)
     if isinstance(site, NotTaken):
@@ -117,7 +127,7 @@ def _undo(model: nn.Module) -> list[dict[str, Any]]:
             del module.forward
         if isinstance(stand_in, GateForward):
             rows.append(_row(path, True, "SE"))
-        if isinstance(module, Slot) and module.se is not None:
+        if isinstance(module, Slot) and isinstance(module.se, SqueezeExcitation):
             module.se.backend = "reference"
             rows.append(_row(f"{path}.se".lstrip("."), True, "all that its unit computes with it"))
     return rows

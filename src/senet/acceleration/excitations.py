@@ -16,6 +16,11 @@ from senet.kernels.reference import ACTIVATIONS, GATES, Tail, TailTensors
 from senet.kernels.reference import tail as reference_tail
 from senet.tail import Excitation
 
+# Why a tail does not compute them: the norm's sums give averages only.
+_SQUEEZES = {
+    "max": "its squeeze is a maximum, which the norm's sums do not give",
+    "none": "it has no squeeze: its gates are a map",
+}
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -65,9 +70,7 @@ def read(module: nn.Module, channels: int, rank: int) -> Layers | Own | str:
         rank: of the map, 4 for images.
     """
     if isinstance(module, SqueezeExcitation):
-        if module.config.squeeze != "avg":
-            return "its squeeze is a maximum, which the norm's sums do not give"
-        return Own(module)
+        return _SQUEEZES.get(module.config.squeeze) or Own(module)
     layers = [each for each in module.modules() if isinstance(each, _LAYERS)]
     owned = {id(parameter) for layer in layers for parameter in layer.parameters()}
     others = [name for name, each in module.named_parameters() if id(each) not in owned]

@@ -7,16 +7,19 @@ leaves the call to the module itself.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.utils.hooks import RemovableHandle
 
 from senet.acceleration.excitations import Layers, Own
 from senet.acceleration.pending import Pending, computed
 from senet.block import SqueezeExcitation
-from senet.tail import beside
+from senet.tail import beside, tail
 
 
 class NormForward:
@@ -74,13 +77,14 @@ class GateForward:
         self.end = end
         self.free = free
         self.backend = backend
+        self._watchers: OrderedDict[int, Callable[[Tensor], None]] = OrderedDict()
 
     def __call__(self, u: Tensor | Pending, *args: Any, **kwargs: Any) -> Pending | Tensor:
         """The gated map, pending where the tail goes on."""
         if args or kwargs or not self.serves():
-            return _own(self.module, computed(u), *args, **kwargs)
+            return self._own(computed(u), *args, **kwargs)
         if torch.compiler.is_compiling() and not isinstance(u, Pending):
-            return _own(self.module, u)
+            return self._own(u)
         pending = u if isinstance(u, Pending) else Pending(u)
         given = pending.gated(self)
         # What follows is plain to a compiler, which fuses it.
@@ -99,6 +103,23 @@ class GateForward:
         if isinstance(self.module, SqueezeExcitation):
             for hook in self.module._gate_hooks.values():
                 hook(self.module, s)
+        for watcher in self._watchers.values():
+            watcher(s.detach())
+
+    def watch(self, seen: Callable[[Tensor], None]) -> RemovableHandle:
+        """Calls ``seen`` with the gates (N, C) of each call; returns the handle that ends it."""
+        handle = RemovableHandle(self._watchers)
+        self._watchers[handle.id] = seen
+        return handle
+
+    def _own(self, u: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # The module itself shows its gates to nobody.
+        if self._watchers:
+            with torch.no_grad():
+                s = tail(u, self.excitation(), backend="reference").s
+            for watcher in self._watchers.values():
+                watcher(s)
+        return _own(self.module, u, *args, **kwargs)
 
 
 # Whatever stands in for a forward.

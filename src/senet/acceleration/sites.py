@@ -103,19 +103,20 @@ def _site(model: nn.Module, flow: Flow, gate: ChannelGate) -> TailSite | OwnTail
     module = model.get_submodule(path)
     if gate.op.name != "mul":
         return NotTaken(path, "it adds to the map, SE multiplies")
+    shape = flow.graph.shapes[gate.gated]
     if isinstance(model.get_submodule(path.rpartition(".")[0]), Slot):
-        return OwnTail(path)
+        own = read(module, shape[1], len(shape))
+        return NotTaken(path, own) if isinstance(own, str) else OwnTail(path)
     whole = any(
         call.module == path and call.arguments[:1] == (gate.gated,) and call.output == gate.op.outputs[0]
         for call in flow.graph.calls
     )
     if not whole and not isinstance(module, SqueezeExcitation):
         return NotTaken(path, "the attention is no module of its own that takes a map and returns it gated")
-    touched = _touched(module)
-    if touched is not None:
-        return NotTaken(path, touched)
+    attached = touched(module)
+    if attached is not None:
+        return NotTaken(path, attached)
     stand_in: Any = module.__dict__.get("forward")
-    shape = flow.graph.shapes[gate.gated]
     taken = isinstance(stand_in, GateForward)
     excitation = stand_in.excitation if taken else read(module, shape[1], len(shape))
     if isinstance(excitation, str):
@@ -142,8 +143,8 @@ def _with_norm(site: TailSite, model: nn.Module, flow: Flow, gate: ChannelGate) 
         outside = f"the norm's own {type(own).__name__} is no activation that is computed with it"
     elif between and (between not in ACTIVATIONS or inner != "identity"):
         outside = f"between norm and SE stands {between}, which is not computed with them"
-    elif _touched(norm) is not None:
-        outside = f"of the norm: {_touched(norm)}"
+    elif touched(norm) is not None:
+        outside = f"of the norm: {touched(norm)}"
     elif not _read_only_by(flow, gate.gated, gate.ops) or (between and len(flow.graph.consumers(value)) > 1):
         outside = "what the norm gives is read elsewhere too"
     elif flow.graph.runs[path] != flow.graph.runs[site.block]:
@@ -153,7 +154,7 @@ def _with_norm(site: TailSite, model: nn.Module, flow: Flow, gate: ChannelGate) 
     return dataclasses.replace(site, outside=outside)
 
 
-def _touched(module: nn.Module) -> str | None:
+def touched(module: nn.Module) -> str | None:
     """What users have attached to a module or to what is in it."""
     if not is_left(*module.modules()):
         return "hooks are attached to it"
@@ -190,7 +191,7 @@ def _after(model: nn.Module, flow: Flow, gate: ChannelGate) -> tuple[str, str | 
     other = next(each for each in readers[0].inputs if each != value)
     norm = _norm_of(model, flow, other)
     alone = norm is not None and flow.graph.runs[norm] == 1 and len(flow.graph.consumers(other)) == 1
-    untouched = norm is not None and _touched(model.get_submodule(norm)) is None
+    untouched = norm is not None and touched(model.get_submodule(norm)) is None
     after = flow.graph.consumers(readers[0].outputs[0])
     end = "activation" if [reader.name for reader in after] == ["relu"] else "sum"
     return end, norm if alone and untouched else None

@@ -6,16 +6,19 @@ Statistics are streamed: memory grows with the channels, never with the images.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
-from senet.block import SqueezeExcitation
-from senet.errors import OptionError, RecordingError
+from senet.analysis.watching import sites_of, watching
+from senet.errors import RecordingError
+from senet.graph.trace import Example
 from senet.tables import Table
 
 BINS = 20
@@ -123,23 +126,22 @@ class Gates:
         Table(self.rows).save(path)
 
 
-@dataclass(frozen=True)
-class _Recorder:
-    into: BlockGates
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, block: SqueezeExcitation, s: Tensor) -> None:
-        self.into.update(s)
-
-
 @contextlib.contextmanager
-def record_gates(model: nn.Module) -> Iterator[Gates]:
+def record_gates(
+    model: nn.Module, *, blocks: Sequence[str] = (), example: Example | None = None
+) -> Iterator[Gates]:
     """Records the gates of every SE block of ``model`` that runs inside the ``with``.
 
-    Outputs do not change, and nothing stays on the model afterwards, whatever happens.
+    Blocks of ours, of timm, torchvision or anybody are recognised by their arithmetic. Outputs do not
+    change, and nothing stays on the model afterwards, whatever happens. Of several processes each records
+    what it runs.
 
     Args:
-        model: a network with blocks of ``senet.SqueezeExcitation``.
+        model: a network with SE; also wrapped for parallel training, accelerated or compiled: it then
+            runs uncompiled, as hooks do not reach into compiled code.
+        blocks: names or shell patterns, to record only those, or to name what is not recognised: a module
+            that returns gates, (N, C) or (N, C, 1, 1), or one that returns a gated map.
+        example: what the network is called with, for networks of others; None: the usual sizes are tried.
 
     Yields:
         Gates, filled as the network runs.
@@ -147,31 +149,32 @@ def record_gates(model: nn.Module) -> Iterator[Gates]:
     Raises:
         OptionError: the network has no such block.
         RecordingError: no block ran.
+        TraceError: a network of others does not run on ``example``, or on a usual size.
 
     Example:
         >>> with senet.record_gates(model) as gates:
         ...     model(images)
         >>> gates["layer4.2.se"].mean
     """
-    blocks = {name: module for name, module in model.named_modules() if isinstance(module, SqueezeExcitation)}
-    if not blocks:
-        raise OptionError(
-            f"record_gates({type(model).__name__})",
-            found="the network has no SE block",
-            allowed="a network with senet.SqueezeExcitation in it, such as senet.build('se_resnet50')",
-        )
-    gates = Gates({name: BlockGates(name, block.channels) for name, block in blocks.items()})
-    handles = []
-    try:
-        for name, block in blocks.items():
-            handles.append(block.register_gate_hook(_Recorder(gates[name])))
+    sites = sites_of(model, blocks=blocks, example=example)
+    gates = Gates({site.name: BlockGates(site.name, site.channels) for site in sites})
+    lock = threading.Lock()
+
+    def seen(name: str, s: Tensor) -> None:
+        if is_functorch_wrapped_tensor(s):
+            raise RecordingError(
+                f"record_gates({type(model).__name__})",
+                found="the network runs inside a transform of torch.func, which shows no numbers",
+                do="Record a plain run of it.",
+            )
+        with lock:
+            gates[name].update(s)
+
+    with watching(model, seen, sites=sites):
         yield gates
-    finally:
-        for handle in handles:
-            handle.remove()
     if not any(block.count for block in gates):
         raise RecordingError(
             f"record_gates({type(model).__name__})",
             found="no SE block ran, so no gate was seen",
-            do="Run the network inside the with; if it is compiled, run the original module.",
+            do="Run it inside the with; if a function around it is compiled, call the network itself.",
         )

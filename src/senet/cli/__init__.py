@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from senet import __version__
+from senet.cli.cost import cost
 from senet.cli.evaluate import evaluate
+from senet.cli.experiments import ablate, compare
+from senet.cli.gates import gates
 from senet.cli.networks import convert, models, plan
+from senet.cli.sensitivity import sensitivity
 from senet.cli.train import train
 from senet.errors import SenetError, StoppedError, did_you_mean
 
@@ -18,6 +22,11 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "eval": evaluate,
     "models": models,
     "plan": plan,
+    "cost": cost,
+    "gates": gates,
+    "sensitivity": sensitivity,
+    "compare": compare,
+    "ablate": ablate,
     "convert": convert,
 }
 
@@ -68,7 +77,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:8} {function.__doc__}" for name, function in VERBS.items())
+    verbs = "\n".join(f"  {name:12} {function.__doc__}" for name, function in VERBS.items())
     return (
         "senet: Squeeze-and-Excitation for any PyTorch CNN\n\n"
         f"usage: senet VERB ... [options]\n\n{verbs}\n\n"

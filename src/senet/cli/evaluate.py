@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
-from senet.cli.parsing import parser_for
+from senet.cli.parsing import name_broken, parser_for
 from senet.errors import OptionError
-
-_MOST_NAMED = 20  # broken images
 
 
 def evaluate(argv: list[str]) -> None:
@@ -73,7 +70,7 @@ def evaluate(argv: list[str]) -> None:
         )
         if processes.leads:
             print(json.dumps(found.rows) if options.json else found)
-            _name_broken(found.broken)
+            name_broken(found.broken)
 
 
 def _scales(text: str | None) -> list[int]:
@@ -81,10 +78,3 @@ def _scales(text: str | None) -> list[int]:
     if not all(word.isdecimal() and len(word) < 9 for word in words):
         raise OptionError(f"--scales {text!r}", "these are no sizes", "pixels, such as 256 or 256,288")
     return [int(word) for word in words]
-
-
-def _name_broken(broken: tuple[str, ...]) -> None:
-    for why in broken[:_MOST_NAMED]:
-        print(why, file=sys.stderr)
-    if len(broken) > _MOST_NAMED:
-        print(f"... and {len(broken) - _MOST_NAMED:,} more broken images", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from senet.cli.parsing import parser_for
+from senet.cli.parsing import image_size, parser_for
 from senet.errors import OptionError, did_you_mean
 
 
@@ -115,7 +115,7 @@ def plan(argv: list[str]) -> None:
         model,
         placement=options.placement,
         where=None if words is None else [int(word) if word.isdigit() else word for word in words],
-        example=None if options.input is None else torch.empty(2, *_sizes(options.input), device="meta"),
+        example=None if options.input is None else torch.empty(2, *image_size(options.input), device="meta"),
         reduction=options.reduction,
         bias=options.bias,
     )
@@ -130,10 +130,3 @@ def plan(argv: list[str]) -> None:
             print(f"{site.unit or 'the network'}\n{unit_picture(site, row['hidden'])}\n")
             drawn.add(site.kind)
     print(f"{found.table}\n{found.left_text()}\n\nin Python   senet.insert(model)")
-
-
-def _sizes(text: str) -> list[int]:
-    sizes = text.lower().split("x")
-    if not all(size.isdigit() and int(size) for size in sizes):
-        raise OptionError(f"--input {text!r}", "it is no size", "CxHxW, such as 3x224x224")
-    return [int(size) for size in sizes]

@@ -6,10 +6,14 @@ import re
 import shutil
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import Any, NoReturn
 
-from senet.errors import did_you_mean
+from senet.errors import DataError, OptionError, check_choice, did_you_mean
+from senet.files import require_writable
 from senet.passport import program
+
+_MOST_NAMED = 20
 
 
 def parser_for(usage: str, description: str) -> Any:
@@ -61,7 +65,42 @@ def _split(word: str) -> list[str]:
     return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
 
 
+def image_size(text: str) -> list[int]:
+    """The sizes in the value of --input, such as 3x224x224; OptionError where it is none."""
+    sizes = text.lower().split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise OptionError(f"--input {text!r}", "it is no size", "CxHxW, such as 3x224x224")
+    return [int(size) for size in sizes]
+
+
+def words_of(option: str, text: str | None) -> list[str]:
+    """The words of a list such as ``--blocks a,b``, [] if it is not given; OptionError if it is empty."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if text is not None and not words:
+        raise OptionError(f"{option} {text!r}", "no name is in it", "names, separated by commas")
+    return words
+
+
+def check_file(option: str, path: str | None, *endings: str) -> None:
+    """Raises if a file to write has another ending, or no folder that can be written."""
+    if path is None:
+        return
+    asked, folder = f"{option} {path}", Path(path).parent
+    check_choice(asked, Path(path).suffix, endings)
+    if not folder.is_dir():
+        raise DataError(asked, f"there is no folder {folder}", do="Make it first.")
+    require_writable(asked, folder)
+
+
 def as_called() -> list[str]:
     """The command as the user can type it again, also where its environment is not active."""
     name = program()
     return [sys.argv[0]] if name == "senet" and not shutil.which(name) else name.split()
+
+
+def name_broken(broken: tuple[str, ...]) -> None:
+    """Tells on standard error which images cannot be read."""
+    for why in broken[:_MOST_NAMED]:
+        print(why, file=sys.stderr)
+    if len(broken) > _MOST_NAMED:
+        print(f"... and {len(broken) - _MOST_NAMED:,} more broken images", file=sys.stderr)

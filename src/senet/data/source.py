@@ -159,7 +159,7 @@ def decode(data: bytes, *, channels: int, where: str) -> Any:
                 short, long = sorted(image.size)
                 most = min(MOST_PIXELS, max(_FREE_PIXELS, _PIXELS_A_BYTE * len(data)))
                 if 0 < short * long <= most and long <= MOST_ASPECT * short:
-                    return _converted(image, channels)
+                    return converted(image, channels)
                 size = f"{short * long:,} pixels, {image.width} x {image.height}, in {len(data):,} bytes"
     except pillow.DecompressionBombError as error:
         # Above twice its limit Pillow opens nothing, and tells the number in words.
@@ -200,7 +200,8 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return [index * count // min(count, most) for index in range(min(count, most))]
 
 
-def _converted(image: Any, channels: int) -> Any:
+def converted(image: Any, channels: int) -> Any:
+    """The PIL image as grey (1 channel) or RGB (3), 8 bits a value; ValueError if its range is not known."""
     if image.mode.startswith("I;16"):
         # Pillow would clip 16 bits to 8 where it should scale them.
         image = image.convert("I").point(lambda value: value * (1 / 256))

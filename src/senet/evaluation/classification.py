@@ -138,7 +138,7 @@ def evaluate(
                 keep.append(Scored(found.scores.cpu(), found.labels.cpu(), found.broken))
             yield found
 
-    with _evaluating(model):
+    with evaluating(model):
         return count(scored(), device=device, processes=processes)
 
 
@@ -187,7 +187,7 @@ def _score(
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """All modules in evaluation mode, and each back in its own at the end."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

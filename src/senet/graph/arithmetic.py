@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
 from torch import nn
 
-from senet.graph.attention import channel_gates
+from senet.graph.attention import ChannelGate, channel_gates
 from senet.graph.examples import trace_with
 from senet.graph.flow import Flow
-from senet.graph.trace import Example
+from senet.graph.trace import Example, Op
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,22 @@ def multiply_adds(model: nn.Module, example: Example | None = None) -> MultiplyA
     Raises:
         TraceError: it does not run on the example, or on a usual size.
     """
-    graph, _ = trace_with(model, example)
-    flow = Flow(graph)
-    batch = graph.shapes[0][0]
+    flow = Flow(trace_with(model, example)[0])
+    return counted(flow, flow.graph.ops, scaling_gates(flow))
 
-    def elements(value: int) -> int:
-        return prod(graph.shapes[value])
 
+def counted(flow: Flow, ops: Iterable[Op], gates: Iterable[ChannelGate]) -> MultiplyAdds:
+    """Those of some operations of a network, and of the scaling by some of its gates, for one image."""
+    graph = flow.graph
+    chosen = list(ops)
     counts = (
-        sum(op.products for op in graph.ops),
-        sum(elements(op.outputs[0]) for op in graph.ops if flow.is_sum(op)),
-        sum(elements(gate.gated) for gate in channel_gates(flow) if gate.op.name == "mul"),
+        sum(op.products for op in chosen),
+        sum(prod(graph.shapes[op.outputs[0]]) for op in chosen if flow.is_sum(op)),
+        sum(prod(graph.shapes[gate.gated]) for gate in gates),
     )
-    return MultiplyAdds(*(count // batch for count in counts))
+    return MultiplyAdds(*(count // graph.shapes[0][0] for count in counts))
+
+
+def scaling_gates(flow: Flow) -> list[ChannelGate]:
+    """The channel attention that multiplies its map, as SE does; some adds to it."""
+    return [gate for gate in channel_gates(flow) if gate.op.name == "mul"]

@@ -2,7 +2,8 @@
 
 SE in any spelling: a map's average (or maximum) over all positions, a few layers that mix its
 channels, a gate in (N, C, 1, 1), and the product with a map. Efficient channel attention, global
-context (which adds) and split attention have the same shape and are found too.
+context (which adds) and split attention have the same shape and are found too. So is SE without its squeeze
+(Table 16): a map times what two pointwise layers make of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from senet.graph.flow import MATRIX, Flow
+from senet.graph.flow import ACTIVATIONS, ARITHMETIC, MATRIX, MOVES, Flow
 from senet.graph.trace import Op
 
 # Enough for any excitation, with norms and splits.
@@ -28,6 +29,7 @@ class ChannelGate:
         gate: the numbers.
         ops: all operations of the attention, by index.
         module: the innermost module that the attention as a whole is in.
+        squeezed: whether there is one number for all positions; without a squeeze each has its own.
     """
 
     op: Op
@@ -35,6 +37,7 @@ class ChannelGate:
     gate: int
     ops: frozenset[int]
     module: str
+    squeezed: bool = True
 
 
 def channel_gates(flow: Flow) -> list[ChannelGate]:
@@ -45,9 +48,12 @@ def channel_gates(flow: Flow) -> list[ChannelGate]:
             continue
         for gated, gate in (op.inputs, op.inputs[::-1]):
             ops = _excitation(flow, gated, gate)
+            squeezed = ops is not None
+            if ops is None and op.name == "mul":
+                ops = _at_each_position(flow, gated, gate)
             if ops is not None:
                 module = _common(flow.graph.ops[index].module for index in (*ops, op.index))
-                found.append(ChannelGate(op, gated, gate, ops | {op.index}, module))
+                found.append(ChannelGate(op, gated, gate, ops | {op.index}, module, squeezed))
                 break
     return found
 
@@ -89,6 +95,25 @@ def _reduces(flow: Flow, op: Op) -> bool:
         and prod(shapes[op.outputs[0]]) * 2 <= prod(shapes[op.inputs[0]])
         and op.name != "add"
     )
+
+
+def _at_each_position(flow: Flow, gated: int, gate: int) -> frozenset[int] | None:
+    """The operations that make gates of a map at each position by itself, if it is that."""
+    shapes = flow.graph.shapes
+    if gated == gate or shapes[gated] != shapes[gate] or not flow.is_map(gated):
+        return None
+    ops = flow.region(gated, gate) or ()
+    layers = sum(op.name == "convolution" or op.name in MATRIX for op in ops)
+    return frozenset(op.index for op in ops) if layers == 2 and all(map(_is_local, ops)) else None
+
+
+def _is_local(op: Op) -> bool:
+    """Whether what it gives at a position is made of that position alone."""
+    if op.name == "convolution":
+        return prod(op.weight[2:]) == op.groups == 1
+    if op.name in ARITHMETIC:
+        return len(op.inputs) == 1
+    return op.name in ACTIVATIONS or op.name in MOVES or op.name in ("mm", "addmm", "linear")
 
 
 def _positions(shape: tuple[int, ...]) -> int:

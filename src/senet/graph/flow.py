@@ -19,11 +19,11 @@ NORMS = frozenset(
 )
 # Products of matrices: nn.Linear, and attention's own.
 MATRIX = frozenset("mm addmm bmm baddbmm linear".split())
-_MOVES = frozenset(
+MOVES = frozenset(
     "alias clone detach contiguous _to_copy permute transpose view _unsafe_view reshape unsqueeze squeeze "
     "expand as_strided lift_fresh copy".split()
 )
-_ARITHMETIC = frozenset("mul div add sub rsub neg".split())
+ARITHMETIC = frozenset("mul div add sub rsub neg".split())
 SLICES = frozenset("slice split split_with_sizes unbind select index_select narrow".split())
 _RESIZES = ("pool", "pad", "upsample", "roll", "grid_sampler", "interpolate", "blur")
 
@@ -101,7 +101,7 @@ class Flow:
         was = self.graph.shapes[op.inputs[0]]
         if before is None:
             # A sum may show it by another of its terms.
-            others = op.inputs[1:] if op.name in _ARITHMETIC else ()
+            others = op.inputs[1:] if op.name in ARITHMETIC else ()
             return next((dim for each in others if (dim := self.channel_dim(each)) is not None), None)
         if op.dims:
             return op.dims.index(before)
@@ -112,7 +112,7 @@ class Flow:
         if before == 1 and len(shape) > 1 and shape[:2] == was[:2]:
             return 1
         positions = len(was) - 1 - before
-        if op.name in _MOVES and positions and shape[-positions:] == was[-positions:]:
+        if op.name in MOVES and positions and shape[-positions:] == was[-positions:]:
             # Channels taken apart into groups, and put together again.
             return before if len(shape) >= len(was) else len(shape) - 1 - positions
         return before if op.name in (*SLICES, "cat", "constant_pad_nd") else None
@@ -202,7 +202,7 @@ class Flow:
 
     def is_linear(self, op: Op) -> bool:
         """Whether a shortcut may do this: convolve, normalise, pool, pad, scale, move."""
-        if op.name in _ARITHMETIC:
+        if op.name in ARITHMETIC:
             return len(set(op.inputs)) == 1
         if op.name in SLICES:
             channels = self.graph.shapes[op.inputs[0]][1:2]
@@ -211,7 +211,7 @@ class Flow:
             return len(set(op.inputs)) == 1
         return (
             op.name in NORMS
-            or op.name in _MOVES
+            or op.name in MOVES
             or op.name == "convolution"
             or any(word in op.name for word in _RESIZES)
         )

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from senet.errors import TraceError
+from senet.graph.traffic import moved, storage
 
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -42,6 +43,8 @@ class Op:
         products: the multiply-adds of a convolution or a matrix product, else 0.
         dims: the order of a permutation, else ().
         overwritten: the values among the inputs whose memory it wrote.
+        moved: the bytes that it read and wrote, of weights too.
+        parameters: the names of the parameters that it read, or that what it read was made from.
     """
 
     index: int
@@ -54,6 +57,8 @@ class Op:
     products: int = 0
     dims: tuple[int, ...] = ()
     overwritten: tuple[int, ...] = ()
+    moved: int = 0
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass
@@ -149,6 +154,7 @@ def trace(
         stack.enter_context(_quiet())
         device = device_of(model)
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for kind in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(kind, enabled=False))
@@ -177,7 +183,7 @@ def _like(leaf: Any, device: torch.device) -> Any:
 
 
 def _follow(model: nn.Module, example: Any, with_hooks: bool) -> Graph:
-    recorder = _Recorder()
+    recorder = _Recorder(model)
     for name, module in model.named_modules():
         module.training = False
         # What users attach to look at maps shall not see these; what computes them must run.
@@ -201,14 +207,17 @@ def _follow(model: nn.Module, example: Any, with_hooks: bool) -> Graph:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation and every run of a module."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
+        self._parameters: dict[int | None, tuple[str, ...]] = {
+            storage(each): (name,) for name, each in model.named_parameters()
+        }
         self._running: list[Call] = []
         self._value: dict[int, int] = {}
         # Alive until the end, so that no two tensors have the same id.
         self._alive: list[Any] = []
-        self._sharing: dict[int, list[Tensor]] = {}
+        self._sharing: dict[int | None, list[Tensor]] = {}
 
     def bind(self, tensor: Tensor, op: int | None) -> int:
         """Gives the tensor, as it is now, its number."""
@@ -217,8 +226,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.graph.producer.append(op)
         if id(tensor) not in self._value:
             self._alive.append(tensor)
-            with contextlib.suppress(NotImplementedError, RuntimeError):
-                self._sharing.setdefault(tensor.untyped_storage()._cdata, []).append(tensor)
+            self._sharing.setdefault(storage(tensor), []).append(tensor)
         self._value[id(tensor)] = value
         return value
 
@@ -252,7 +260,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = _quick_norm(func, args) or func(*args, **kwargs)
         if inputs and _tensors(result):
             self._note(func, inputs, args, kwargs, result)
+        elif names := self._parameters_of((args, kwargs)):
+            # A weight that is normalised, or only transposed, is still that parameter.
+            self._alive.append(result)
+            self._parameters |= {storage(tensor): names for tensor in _tensors(result)}
         return result
+
+    def _parameters_of(self, tree: Any) -> tuple[str, ...]:
+        names = [name for each in _tensors(tree) for name in self._parameters.get(storage(each), ())]
+        return tuple(dict.fromkeys(names))
 
     def _note(self, func: Any, inputs: tuple[int, ...], args: Any, kwargs: Any, result: Any) -> None:
         written = [
@@ -270,8 +286,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = _tensors(written)
         # Whoever shares the memory that was written sees it changed.
         for tensor in list(made):
-            with contextlib.suppress(NotImplementedError, RuntimeError):
-                made += self._sharing.get(tensor.untyped_storage()._cdata, [])
+            if storage(tensor) is not None:
+                made += self._sharing.get(storage(tensor), [])
         made += _tensors(result)
         outputs = tuple(self.bind(tensor, index) for tensor in {id(each): each for each in made}.values())
         name = func._schema.name.removeprefix("aten::")
@@ -284,6 +300,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._running[-1].module if self._running else "",
                 overwritten=overwritten,
                 products=_products(func, args, kwargs, result),
+                moved=moved(func, args, kwargs, result),
+                parameters=self._parameters_of((args, kwargs)),
                 **_facts(name, args),
             )
         )

@@ -8,10 +8,11 @@ for those that get it later.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from senet.block import SqueezeExcitation
-from senet.errors import OptionError, check_choice
+from senet.block import ConstantScale, SqueezeExcitation
+from senet.errors import UndefinedError, check_choice
 
 
 class Slot:
@@ -22,7 +23,7 @@ class Slot:
 
     channels: UnitChannels
     placement: Placement | None
-    se: SqueezeExcitation | None
+    se: SqueezeExcitation | ConstantScale | None
 
 
 class Staged(ABC):
@@ -31,6 +32,14 @@ class Staged(ABC):
     @abstractmethod
     def stage_of(self, module: str) -> int | None:
         """The k of conv{k}_x for the module at a path, None for one that is in no stage."""
+
+
+class Rebuilt(ABC):
+    """What a network derives from that says how it is built again."""
+
+    @abstractmethod
+    def became_constant(self, folded: Sequence[str], scaled: Sequence[str]) -> None:
+        """Is told which SE blocks are no longer there, and in whose place a constant scale is."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,11 @@ class Placement:
     tensor: str
 
     def channels_in(self, unit: UnitChannels) -> int:
-        """C of the gated tensor; OptionError where the unit has no such tensor."""
+        """C of the gated tensor; UndefinedError where the unit has no such tensor."""
         # What is added has the channels of the sum.
         channels = {"entering": unit.entering, "middle": unit.middle}.get(self.tensor, unit.leaving)
         if channels is None:
-            raise OptionError(
+            raise UndefinedError(
                 f"placement={self.name!r}",
                 found="the network's units are basic: no 3x3 convolution stands inside their branch",
                 allowed="standard, pre, post, identity in basic units",

@@ -9,6 +9,7 @@ from math import prod
 
 from torch import nn
 
+from senet.block import ConstantScale
 from senet.graph.flow import Flow
 from senet.graph.found import Found, Unit
 from senet.graph.trace import Call, Graph, Op
@@ -109,6 +110,8 @@ class _Finder:
         name = self._home(unit, scope)
         if unit.gate or self._is_gated(unit):
             return [LeftAlone(self._path(name), "channel attention is there already")]
+        if isinstance(getattr(self._module(name), "se", None), ConstantScale):
+            return [LeftAlone(self._path(name), "a constant scale is in the block's place")]
         tensor, what = self._tensor(unit)
         values = {
             "branch": unit.branches,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from senet.block import SEConfig, SqueezeExcitation
+from senet.block import ConstantScale, SEConfig, SqueezeExcitation
 from senet.errors import InsertionError, OptionError, TraceError, require
 from senet.graph.examples import trace_with
 from senet.graph.trace import Example, buffers_kept
@@ -103,12 +103,12 @@ def insert(
     blocks = {site.block: _built(model, site, plan.config) for site in plan.sites}
     leaves = [] if example is None else _tensors([example, list(model.parameters())])
     # Nothing can be compared where there are no numbers.
-    before = _outputs(model, example) if leaves and not any(each.is_meta for each in leaves) else None
+    before = outputs(model, example) if leaves and not any(each.is_meta for each in leaves) else None
     try:
         for site in plan.sites:
             _apply(model, site, blocks[site.block])
         _check_runs(model, plan)
-        change = None if before is None else _largest_change(before, _outputs(model, example))
+        change = None if before is None else largest_change(before, outputs(model, example))
     except BaseException:
         _take_out(model, set(blocks.values()))
         raise
@@ -135,6 +135,12 @@ def remove(model: nn.Module) -> Report:
             f"remove({type(model).__name__})",
             found="no block in it was put there by senet.insert",
             allowed="a network after senet.insert, or a copy of it",
+        )
+    if is_simplified(model):
+        raise InsertionError(
+            f"remove({type(model).__name__})",
+            found="it was simplified: some of its blocks are in the convolutions beside them",
+            allowed="the network that it was made from",
         )
     if any("forward" in block.__dict__ for block in blocks.values()):
         raise InsertionError(
@@ -272,11 +278,41 @@ def _hook(attachment: Attachment, block: SqueezeExcitation) -> Hook:
     return {"input": InputGate, "shortcut": ShortcutGate}[attachment.how](block, attachment.position)
 
 
+def replace(model: nn.Module, block: nn.Module, scale: ConstantScale | None) -> None:
+    """Puts a constant scale in the place of a block, or nothing.
+
+    Args:
+        model: the network.
+        block: any module in it that takes a map and returns it gated.
+        scale: None takes the block out; where the network calls it itself, ``nn.Identity`` remains.
+    """
+    hooks = [hook for module in model.modules() for hook in _hooks_on(module) if hook.block is block]
+    slots = [module for module in model.modules() if isinstance(module, Slot) and module.se is block]
+    if scale is None and isinstance(block, SqueezeExcitation) and (hooks or slots):
+        _take_out(model, {block})
+        return
+    swap(model, block, nn.Identity().train(block.training) if scale is None else scale)
+    for hook in hooks:
+        hook.block = scale or hook.block
+
+
+def is_simplified(model: nn.Module) -> bool:
+    """Whether ``senet.simplify`` made the network, or a part of it."""
+    return any(getattr(module, "_simplified", False) for module in model.modules())
+
+
+def swap(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Puts a module in the place of another, under each of its names."""
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):
+            if child is old:
+                setattr(module, name, new)
+
+
 def _take_out(model: nn.Module, blocks: set[SqueezeExcitation]) -> None:
     for module in list(model.modules()):
-        hooks: list[object] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        for hook in hooks:
-            if isinstance(hook, Hook) and hook.block in blocks:
+        for hook in _hooks_on(module):
+            if hook.block in blocks:
                 hook.remove()
         slot = module if isinstance(module, Slot) else None
         for name, child in list(module.named_children()):
@@ -284,6 +320,11 @@ def _take_out(model: nn.Module, blocks: set[SqueezeExcitation]) -> None:
                 delattr(module, name)
                 if slot is not None:
                     slot.se = slot.placement = None
+
+
+def _hooks_on(module: nn.Module) -> list[Hook]:
+    hooks: list[object] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, Hook)]
 
 
 def _adopt(optimizer: Optimizer, unit: nn.Module, block: SqueezeExcitation) -> None:
@@ -317,7 +358,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
+def outputs(model: nn.Module, example: Any) -> list[Tensor]:
+    """The tensors that a network gives in evaluation mode; its modes and buffers stay as they are."""
     with _evaluating(model), buffers_kept(model):
         if isinstance(example, Mapping):
             result = model(**example)
@@ -330,7 +372,7 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _largest_change(before: list[Tensor], after: list[Tensor]) -> float:
+def largest_change(before: list[Tensor], after: list[Tensor]) -> float:
     """The largest difference of two outputs; NaN where both are is none."""
     largest = 0.0
     for old, new in zip(before, after, strict=True):

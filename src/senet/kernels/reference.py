@@ -1,8 +1,9 @@
 """Squeeze, excitation and scale in plain PyTorch: the truth that fast forms are held to.
 
 Notation, as in the paper: a map u is (N, C, *spatial), z the squeezed map (N, C), s the
-gate (N, C). Float16 and bfloat16 maps are squeezed and gated in float32, whatever
-autocast says: a sum of a 112 × 112 map overflows float16 long before its mean does.
+gate (N, C); without a squeeze z and s are maps too. Float16 and bfloat16 maps are squeezed and
+gated in float32, whatever autocast says: a sum of a 112 × 112 map overflows float16 long before its
+mean does.
 
 The tail of a branch is SE with what stands around it: out = ψ(s ⊙ φ(norm(u)) + r). At the end of
 a residual branch φ is the identity and ψ the ReLU; in MBConv and RegNet φ activates and nothing follows.
@@ -163,9 +164,16 @@ def squeeze_max(u: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.where(valid.any(dim=tuple(range(2, valid.ndim))), top, 0)
 
 
+def squeeze_none(u: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The map itself (NoSqueeze, Table 16); with a mask, 0 where a position does not count."""
+    kept = u if mask is None else torch.where(mask.unsqueeze(1), u, 0)
+    return kept.to(accumulation_dtype(u.dtype))
+
+
 SQUEEZES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "avg": squeeze_avg,
     "max": squeeze_max,
+    "none": squeeze_none,
 }
 
 
@@ -180,8 +188,14 @@ def excite(
 ) -> Tensor:
     """Equation 3: s = gate(W2 relu(W1 z + b1) + b2), in the dtype of z.
 
-    Shapes: z (N, C), w1 (hidden, C), b1 (hidden,), w2 (C, hidden), b2 (C,); s is (N, C).
+    Shapes: z (N, C), w1 (hidden, C), b1 (hidden,), w2 (C, hidden), b2 (C,); s is (N, C). Of a z that is a
+    map, (N, C, *spatial), each position is treated so, and s has its shape.
     """
+    if z.ndim > 2:
+        # Rows of channels: a channels-last map is not copied.
+        rows = z.movedim(1, -1)
+        s = excite(rows.flatten(0, -2), w1, b1, w2, b2, gate, hidden)
+        return s.reshape(rows.shape).movedim(-1, 1)
     with autocast_off(z.device.type):
         w1, w2 = w1.to(z.dtype), w2.to(z.dtype)
         b1 = None if b1 is None else b1.to(z.dtype)
@@ -225,7 +239,7 @@ def tail(spec: Tail, tensors: TailTensors) -> TailResult:
 
 
 def _over_map(s: Tensor, u: Tensor) -> Tensor:
-    return s.to(u.dtype).reshape(*s.shape, *(1,) * (u.ndim - 2))
+    return s.to(u.dtype).reshape(*s.shape, *(1,) * (u.ndim - s.ndim))
 
 
 def autocast_off(device_type: str) -> contextlib.AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from senet.errors import OptionError, require
-from senet.insertion.placement import Staged
+from senet.errors import UndefinedError, require
+from senet.insertion.placement import Rebuilt, Staged
 
 if TYPE_CHECKING:
     from senet.models.registry import NetworkConfig
@@ -33,7 +34,7 @@ class Level:
     stride: int
 
 
-class Network(nn.Module, Staged):
+class Network(nn.Module, Staged, Rebuilt):
     """A network that is a chain of levels, and a head on the last.
 
     Args:
@@ -110,6 +111,13 @@ class Network(nn.Module, Staged):
                 return level.stage
         return None
 
+    def became_constant(self, folded: Sequence[str], scaled: Sequence[str]) -> None:
+        """Has the config say so; see ``Rebuilt``."""
+        config = self.config
+        self.config = dataclasses.replace(
+            config, folded=(*config.folded, *folded), scaled=(*config.scaled, *scaled)
+        )
+
     def _run(self, level: Level, x: Tensor) -> Tensor:
         for name in level.modules:
             x = self.get_submodule(name)(x)
@@ -117,12 +125,12 @@ class Network(nn.Module, Staged):
 
 
 def checked_stages(stages: Sequence[int] | None, existing: Sequence[int]) -> tuple[int, ...]:
-    """The stages that get SE, all that exist for None; OptionError where one does not exist."""
+    """The stages that get SE, all that exist for None; UndefinedError where one does not exist."""
     if stages is None:
         return tuple(existing)
     unknown = [stage for stage in stages if stage not in existing]
     if unknown or not stages:
-        raise OptionError(
+        raise UndefinedError(
             f"stages={tuple(stages)}",
             found=f"there is no stage {unknown[0]}" if unknown else "no stage is named",
             allowed=", ".join(str(stage) for stage in existing),

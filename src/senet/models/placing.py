@@ -1,4 +1,4 @@
-"""SE for networks whose units do not place it themselves: by the rules of insertion."""
+"""SE for networks whose units do not place it themselves, by the rules of insertion; and out of all again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 
 import torch
 
-from senet.errors import OptionError
+from senet.block import ConstantScale, SqueezeExcitation
+from senet.errors import UndefinedError, check_choice
 from senet.insertion.plan import plan
-from senet.insertion.surgery import insert
+from senet.insertion.surgery import insert, replace
 from senet.models.network import Network, checked_stages
 
 
@@ -20,8 +21,8 @@ def place(network: Network, size: int) -> None:
         size: H and W of images that it runs on.
 
     Raises:
-        OptionError: a stage does not exist, the units do not have the place, or a hidden width would
-            be zero.
+        OptionError: a stage does not exist.
+        UndefinedError: the units do not have the place, or a hidden width would be zero.
     """
     config = network.config
     if config.se is None:
@@ -29,7 +30,7 @@ def place(network: Network, size: int) -> None:
     example = torch.empty(2, config.in_channels, size, size, device="meta")
     found = plan(network, placement=config.placement, example=example)
     if not found.sites:
-        raise OptionError(
+        raise UndefinedError(
             f"placement={config.placement!r}",
             found=f"no unit of {type(network).__name__} has that place",
             allowed="standard, and in the residual units of Inception-ResNet-v2 post and identity",
@@ -42,3 +43,19 @@ def place(network: Network, size: int) -> None:
     for site in chosen.sites:
         # The network's own, as its config says: nothing that senet.remove would take out.
         del network.get_submodule(site.block).inserted
+
+
+def take_out(network: Network) -> None:
+    """Takes the SE blocks out whose gates have become constant, as the network's config says.
+
+    Raises:
+        OptionError: there is no block of such a name.
+    """
+    config = network.config
+    blocks = {
+        name: module for name, module in network.named_modules() if isinstance(module, SqueezeExcitation)
+    }
+    for name in (*config.folded, *config.scaled):
+        check_choice(f"build({config.name!r}) without the block {name!r}", name, blocks)
+        ones = torch.ones(blocks[name].channels)
+        replace(network, blocks[name], ConstantScale(ones) if name in config.scaled else None)

@@ -21,6 +21,7 @@ from senet.errors import OptionError, check_choice, check_options, did_you_mean,
 from senet.graph.arithmetic import MultiplyAdds, multiply_adds
 from senet.insertion.placement import placement_named
 from senet.models.network import Network
+from senet.models.placing import take_out
 from senet.models.structure import Structure, structure
 from senet.paper import Published, published
 from senet.weights import PublishedWeights, published_weights
@@ -100,6 +101,8 @@ class NetworkConfig:
         stages: the stages that have SE, None for all.
         layout: "modern" or "original".
         options: of the family.
+        folded: the SE blocks that ``senet.fold_gates`` has taken out, by their paths.
+        scaled: those in whose place a constant scale is.
 
     Raises:
         OptionError: a name, an option or a value is not allowed.
@@ -113,6 +116,8 @@ class NetworkConfig:
     stages: tuple[int, ...] | None = None
     layout: str = "modern"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    folded: tuple[str, ...] = ()
+    scaled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known = _known(self.name)
@@ -137,11 +142,14 @@ class NetworkConfig:
 
     def build(self) -> Network:
         """The network, freshly initialised, with this config as its ``config``."""
-        return _known(self.name).make(self, **self.options)
+        network = _known(self.name).make(self, **self.options)
+        take_out(network)
+        return network
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
-        return dataclasses.asdict(self)
+        """The fields as JSON can hold them; of the last two only what there is, as they are rare."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if value or key not in ("folded", "scaled")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -152,6 +160,8 @@ class NetworkConfig:
                 **values,
                 "se": None if se is None else SEConfig.from_dict(se),
                 "stages": None if stages is None else tuple(stages),
+                "folded": tuple(values.get("folded", ())),
+                "scaled": tuple(values.get("scaled", ())),
             }
         )
 

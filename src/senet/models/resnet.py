@@ -11,7 +11,7 @@ appendix and the released prototxt (SENet-154).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -25,6 +25,9 @@ from senet.models.units import BasicUnit, BottleneckUnit, ResidualUnit, Shortcut
 SHORTCUTS: dict[str, Shortcut] = {"project": project, "pad": pad}
 
 Unit = Callable[..., ResidualUnit]
+
+# On CIFAR the unit is an option.
+CIFAR_UNITS: dict[str, Unit] = {"basic": BasicUnit, "bottleneck": BottleneckUnit}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ IMAGENET_ROWS: dict[str, Row] = {
     ),
 }
 
-# Depth is 6n + 2 (He et al. 2015, section 4.2).
+# Depth is 6n + 2 (He et al. 2015, section 4.2), and 9n + 2 with bottleneck units.
 CIFAR_ROWS: dict[str, Row] = {f"resnet{6 * n + 2}": _Cifar((n, n, n)) for n in (3, 5, 7, 9, 18)}
 
 
@@ -89,8 +92,8 @@ class ResNet(Network):
         dropout: before the classifier, in place of the row's.
 
     Raises:
-        OptionError: a stage does not exist, the placement does not fit the units, or an option
-            has no such value.
+        OptionError: a stage does not exist, or an option has no such value.
+        UndefinedError: the placement does not fit the units, or a hidden width would be zero.
     """
 
     def __init__(
@@ -158,11 +161,41 @@ def _first_convolution(row: Row, in_channels: int) -> tuple[nn.Module, int]:
     return deep, 128
 
 
-for _rows, _input_size, _classes in ((IMAGENET_ROWS, (3, 224, 224), 1000), (CIFAR_ROWS, (3, 32, 32), 10)):
+def cifar_resnet(
+    row: Row,
+    config: NetworkConfig,
+    *,
+    shortcut: str | None = None,
+    dropout: float | None = None,
+    unit: str | None = None,
+) -> ResNet:
+    """A residual network for CIFAR, whose units can be chosen: SE_3×3 (Table 15) needs bottlenecks.
+
+    Args:
+        row: the network's data.
+        config: see ``ResNet``, as for ``shortcut`` and ``dropout``.
+        shortcut: "project" or "pad", in place of the row's.
+        dropout: before the classifier, in place of the row's.
+        unit: "basic" or "bottleneck", in place of the row's: as wide inside, four times as wide at its end.
+
+    Raises:
+        OptionError: as ``ResNet``, or there is no such unit.
+        UndefinedError: as ``ResNet``.
+    """
+    if unit is not None:
+        check_choice(f"unit={unit!r}", unit, CIFAR_UNITS)
+        row = replace(row, unit=CIFAR_UNITS[unit])
+    return ResNet(row, config, shortcut=shortcut, dropout=dropout)
+
+
+for _make, _rows, _input_size, _classes in (
+    (ResNet, IMAGENET_ROWS, (3, 224, 224), 1000),
+    (cifar_resnet, CIFAR_ROWS, (3, 32, 32), 10),
+):
     for _name, _row in _rows.items():
         register(
             _name,
-            partial(ResNet, _row),
+            partial(_make, _row),
             family="resnet",
             input_size=_input_size,
             classes=_classes,

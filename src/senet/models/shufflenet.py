@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from senet.block import SEConfig
-from senet.errors import OptionError
+from senet.errors import UndefinedError
 from senet.insertion.placement import UnitChannels
 from senet.kernels.layout import dense
 from senet.models.layers import ConvNormReLU, max_pool
@@ -81,13 +81,14 @@ class ShuffleNet(Network):
         config: its placement is "standard", its stages are of 3 to 5; both layouts are the same.
 
     Raises:
-        OptionError: a stage does not exist, or the placement is another.
+        OptionError: a stage does not exist.
+        UndefinedError: the placement is another.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         if config.placement != "standard":
-            raise OptionError(
+            raise UndefinedError(
                 f"placement={config.placement!r}",
                 found="the units with a stride concatenate their shortcut: they have no sum",
                 allowed="standard",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from senet.files import replacing
+from senet.report.palette import BLUE, GREY, PALE, PURPLE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,9 +19,6 @@ CURVES = "curves.png"
 
 # Between two pictures: drawing takes a third of a second, which is then a hundredth of the time at most.
 _SECONDS = 30.0
-
-# Colours that everybody can tell apart: Okabe and Ito's (https://jfly.uni-koeln.de/color/), the purple Tol's.
-_BLUE, _VERMILION, _PURPLE, _GREY = "#0072B2", "#D55E00", "#AA4499", "#555555"
 
 # Where the panels are, and the heading above them, as shares of the picture.
 _LEFT, _RIGHT, _TOP, _HEADING = 0.095, 0.845, 0.91, 0.96
@@ -116,7 +114,7 @@ def figure_of(title: str, history: Sequence[dict[str, Any]]) -> Figure:
         _furnish(axes, name)
     epochs = [row["epoch"] for row in history]
     rate.set_xlim(0, epochs[-1])
-    rate.set_xlabel("epoch", color=_GREY)
+    rate.set_xlabel("epoch", color=GREY)
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     rates = [row["lr"] for row in history]
@@ -135,7 +133,7 @@ def figure_of(title: str, history: Sequence[dict[str, Any]]) -> Figure:
     heading = figure.text(_LEFT, _HEADING, title, fontsize=12, fontweight="bold")
     heading.set_parse_math(False)
     extent = f"epoch {epochs[-1]:,}, step {history[-1]['step']:,}"
-    figure.text(_RIGHT, _HEADING, extent, fontsize=9, color=_GREY, ha="right")
+    figure.text(_RIGHT, _HEADING, extent, fontsize=9, color=GREY, ha="right")
     return figure
 
 
@@ -149,23 +147,23 @@ class _Curve(NamedTuple):
 
 
 _LOSSES = [
-    _Curve("train_loss", "train {:.3f}", _BLUE),
-    _Curve("test_loss", "test {:.3f}", _VERMILION),
+    _Curve("train_loss", "train {:.3f}", BLUE),
+    _Curve("test_loss", "test {:.3f}", VERMILION),
 ]
 _ACCURACIES = [
-    _Curve("test_top1", "top-1 {:.2f} %", _VERMILION),
-    _Curve("test_top5", "top-5 {:.2f} %", _PURPLE),
+    _Curve("test_top1", "top-1 {:.2f} %", VERMILION),
+    _Curve("test_top5", "top-5 {:.2f} %", PURPLE),
 ]
-_RATE = [_Curve("lr", "{:.3g}", _GREY, "steps-pre")]
+_RATE = [_Curve("lr", "{:.3g}", GREY, "steps-pre")]
 
 
 def _furnish(axes: Axes, name: str) -> None:
     """A name above, a thin grid, and no frame."""
-    axes.set_title(name, loc="left", fontsize=10, color=_GREY)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_title(name, loc="left", fontsize=10, color=GREY)
+    axes.grid(color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=9, colors=_GREY)
+    axes.tick_params(length=0, labelsize=9, colors=GREY)
 
 
 def _plot(axes: Axes, epochs: Sequence[int], rows: Sequence[dict[str, Any]], curves: list[_Curve]) -> None:
@@ -211,8 +209,8 @@ def _mark(loss: Axes, accuracy: Axes, history: Sequence[dict[str, Any]]) -> None
     best = max(history, key=lambda row: row["test_top1"])
     epoch, top1 = best["epoch"], best["test_top1"]
     for axes in (loss, accuracy):
-        axes.axvline(epoch, color=_GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    accuracy.plot(epoch, top1, "o", color="white", markeredgecolor=_VERMILION, markersize=7, clip_on=False)
+        axes.axvline(epoch, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    accuracy.plot(epoch, top1, "o", color="white", markeredgecolor=VERMILION, markersize=7, clip_on=False)
     early = epoch < history[-1]["epoch"] / 2
     # At the foot of the panel, on the side where there is room: the curves are at its head.
     accuracy.annotate(
@@ -223,5 +221,5 @@ def _mark(loss: Axes, accuracy: Axes, history: Sequence[dict[str, Any]]) -> None
         textcoords="offset points",
         ha="left" if early else "right",
         fontsize=9,
-        color=_GREY,
+        color=GREY,
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 from senet.analysis.gates import BINS, Gates
+from senet.analysis.role.claims import Finding
+from senet.analysis.role.study import GateStudy
 from senet.insertion.sites import Site
+from senet.tables import Table
 
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 
@@ -24,6 +27,36 @@ def gate_bars(gates: Gates) -> str:
         mean = float(block.mean.mean())
         lines.append(f"{block.name:{width}}  {bar}  {mean:.3f} ± {block.spread:.3f}")
     return "\n".join(lines)
+
+
+# What of a study's measures a terminal has room for.
+_MEASURES = ("mean", "spread", "class_share", "similarity", "closed", "open", "dead", "constant")
+
+
+def study_text(study: GateStudy) -> str:
+    """What was looked at, a line a block, and what became of the claims."""
+    seen = study.evaluation
+    lines = [
+        f"{study.network} on {study.data} ({study.split}): {len(study.blocks)} SE blocks, "
+        f"{seen.images - len(seen.broken):,} images, accuracy {seen.top1:.2f} %"
+    ]
+    if study.random:
+        lines.append("The weights are random: this shows the mechanics, and nothing of a trained network.")
+    columns = ("block", "channels", *_MEASURES, "effective_rank")
+    rows = [{column: row[column] for column in columns} for row in study.rows]
+    return "\n".join([*lines, "", str(Table(rows)), "", *map(_finding, study.claims)])
+
+
+def _finding(finding: Finding) -> str:
+    value, low, high = finding.number
+    if value is None:
+        number = finding.why
+    elif low is None or high is None:
+        number = f"{value:+.3f}"
+    else:
+        number = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    claim = finding.claim
+    return f"{finding.verdict:14}  {claim.text}\n{'':16}{claim.number}, {claim.contrast}: {number}"
 
 
 # One unit with the block in its place. A residual unit has its shortcut below.

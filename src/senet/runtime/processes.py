@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 # A process that waits longer for the others fails: they are stuck or gone.
 TIMEOUT = datetime.timedelta(seconds=120)
+# Of this process, which all make in the same order.
+_connections = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,38 @@ def joined(device: torch.device) -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store = _store_of_this_attempt()
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
+    ended = False
     try:
         yield Processes(rank, count)
+        ended = True
     finally:
-        distributed.destroy_process_group()
+        try:
+            _leave_together(store, count if ended else 1)
+        finally:
+            distributed.destroy_process_group()
+
+
+def _leave_together(store: Store, count: int) -> None:
+    """Waits for the others: who closes its connections before they are done may cut a last message to them.
+
+    Args:
+        store: where they find each other.
+        count: how many are to come; 1 lets all of them go, as where one has failed.
+    """
+    last = time.monotonic() + TIMEOUT.total_seconds()
+    with contextlib.suppress(RuntimeError):  # the store is gone, with the process that had it
+        if store.add("leaving", 1) >= count:
+            store.set("all leave", "")
+        # In small parts, so that Ctrl-C is heard; one that was killed never comes.
+        while not store.check(["all leave"]) and time.monotonic() < last:
+            time.sleep(0.01)
 
 
 def _store_of_this_attempt() -> Store:
     """Where the processes find each other.
 
-    ``torchrun`` keeps one store over its restarts, in which a new attempt finds the addresses of the dead.
+    ``torchrun`` keeps one store over its restarts, in which a new attempt finds the addresses of the dead,
+    and a second connection of one attempt those of the first.
     """
     agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
@@ -103,4 +129,5 @@ def _store_of_this_attempt() -> Store:
         is_master=not agents and os.environ["RANK"] == "0",
         timeout=TIMEOUT,
     )
-    return PrefixStore(f"senet-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"senet-{attempt}-{next(_connections)}", store)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -186,9 +187,9 @@ class TrainConfig:
         }
 
 
-def add_options(parser: Any) -> None:
-    """Gives a jsonargparse parser all fields of ``TrainConfig``, the recipe's among them."""
-    parser.add_class_arguments(TrainConfig, skip={"recipe", "recipe_name"})
+def add_options(parser: Any, *, skip: Collection[str] = ()) -> None:
+    """Gives a jsonargparse parser the fields of ``TrainConfig`` but ``skip``, the recipe's among them."""
+    parser.add_class_arguments(TrainConfig, skip={"recipe", "recipe_name", *skip})
     parser.add_class_arguments(Recipe)
 
 
@@ -205,23 +206,43 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         OptionError: the file cannot be read, or a key or value in it is unknown.
     """
+    asked = f"the configuration {str(path)!r}"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _unusable(asked, error) from error
+    return config_from(values, asked=asked)
+
+
+def config_from(values: Any, *, asked: str) -> TrainConfig:
+    """The config of fields as a file has them, flat: as ``TrainConfig.to_dict`` gives them.
+
+    Args:
+        values: of the fields; what is missing has its default.
+        asked: what an error says of them.
+
+    Raises:
+        OptionError: they are no mapping, or a key or value is unknown.
+    """
     from jsonargparse import ArgumentParser
 
-    asked = f"the configuration {str(path)!r}"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--recipe", type=str, default="custom")
     add_options(parser)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it is no mapping")
         return config_of(parser.parse_object(values).as_dict())
-    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError, argparse.ArgumentError) as error:
-        unknown = re.search(r"Option '([\w.]+)' is not accepted", str(error))
-        fields = [each.name for kind in (TrainConfig, Recipe) for each in dataclasses.fields(kind)]
-        raise OptionError(
-            asked,
-            found=f"it cannot be used ({str(error).strip().splitlines()[0]})",
-            allowed="a config.yaml as a run writes it",
-            do=did_you_mean(unknown[1], fields) if unknown else "",
-        ) from error
+    except (TypeError, ValueError, RecursionError, argparse.ArgumentError) as error:
+        raise _unusable(asked, error) from error
+
+
+def _unusable(asked: str, error: Exception) -> OptionError:
+    unknown = re.search(r"Option '([\w.]+)' is not accepted", str(error))
+    fields = [each.name for kind in (TrainConfig, Recipe) for each in dataclasses.fields(kind)]
+    return OptionError(
+        asked,
+        found=f"it cannot be used ({str(error).strip().splitlines()[0]})",
+        allowed="a config.yaml as a run writes it",
+        do=did_you_mean(unknown[1], fields) if unknown else "",
+    )

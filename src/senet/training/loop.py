@@ -31,6 +31,8 @@ from senet.training.step import Step
 
 # Called after each epoch, in the process that leads, with the run folder and the rows of metrics.csv.
 Watch = Callable[[Path, Sequence[dict[str, Any]]], None]
+# Makes what shows the steps, with tqdm's arguments and methods.
+Bar = Callable[..., Any]
 
 _MOST_NAMED = 20
 
@@ -60,14 +62,16 @@ def train(
     resume: bool = False,
     say: Callable[[str], None] = lambda line: None,
     watch: Sequence[Watch] = (),
+    bar: Bar = tqdm,
 ) -> TrainResult:
     """Trains a network and writes its run folder; under ``torchrun``, together with the other processes.
 
     Args:
         config: what decides the run.
         resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint.
-        say: takes the lines for people; progress bars go to standard error.
+        say: takes the lines for people.
         watch: called after each epoch.
+        bar: shows the steps; tqdm does so on standard error.
 
     Returns:
         The trained network, its evaluation and its run folder.
@@ -95,7 +99,7 @@ def train(
         since = f", goes on after step {job.state.step}" if resume else ""
         speak(f"run      {path}{since}\n")
         try:
-            found = _Training(job, run, signals, speak, watch).run_to_the_end()
+            found = _Training(job, run, signals, speak, watch, bar).run_to_the_end()
         finally:
             if run is not None:
                 run.close()
@@ -114,6 +118,7 @@ class _Training:
         signals: whether somebody asked for the end.
         say: takes the lines for people.
         watch: called after each epoch.
+        bar: shows the steps.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class _Training:
         signals: Signals,
         say: Callable[[str], None],
         watch: Sequence[Watch],
+        bar: Bar,
     ) -> None:
         self.job = job
         self.state = job.state
@@ -132,6 +138,7 @@ class _Training:
         self.signals = signals
         self.say = say
         self.watch = watch
+        self.bar = bar
         self.steps_per_epoch = job.order().steps_per_epoch
         self.step = Step(job, say)
         self.broken_tests: Sequence[str] = ()
@@ -146,7 +153,7 @@ class _Training:
         found = None
         whole = self.recipe.epochs * self.steps_per_epoch
         quiet = None if self.processes.leads else True
-        bar = tqdm(total=whole, initial=state.step, disable=quiet)
+        bar = self.bar(total=whole, initial=state.step, disable=quiet)
         with bar, contextlib.closing(job.steps()) as steps:
             for epoch in range(state.epoch, self.recipe.epochs):
                 if state.plateau.over:
@@ -216,10 +223,10 @@ class _Training:
             names = [weights.LAST, weights.BEST] if is_best else [weights.LAST]
             for name in names:
                 weights.save(state.tested, self.run.path / name, header=header)
+            self.run.add_time(epoch=epoch + 1, seconds=seconds, images_per_second=images_per_second)
         self._save()
         if self.run is not None:
             self.run.write_metrics(state.history)
-            self.run.add_time(epoch=epoch + 1, seconds=seconds, images_per_second=images_per_second)
             for watch in self.watch:
                 watch(self.run.path, state.history)
         self.say(

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import yaml
 
-from senet.errors import RunError
+from senet.errors import InUseError, RunError
 from senet.files import write_text
 from senet.passport import passport
 from senet.training.checkpoints import Checkpoints, sweep
@@ -38,7 +38,8 @@ class RunFolder:
         path: the folder.
 
     Raises:
-        RunError: another process writes it, or it cannot be written.
+        InUseError: another process writes it.
+        RunError: it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +54,7 @@ class RunFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             os.close(self._lock)
-            raise RunError(
+            raise InUseError(
                 f"run folder {str(path)!r}",
                 "another process is writing it, or another run of this one",
                 do="Wait for its end, or stop it.",

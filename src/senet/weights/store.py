@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from senet.acceleration.pointwise import Gates
 from senet.block import SqueezeExcitation
 from senet.errors import OptionError, WeightsError
 from senet.files import replacing
+from senet.insertion.surgery import is_simplified
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -180,6 +183,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def fingerprint(model: nn.Module) -> str:
+    """The SHA-256 of all tensors of a network and their names: equal for equal weights, wherever they lie."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(unwrapped(model).state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """The network's tensors as a file holds them; those on "meta" stay there."""
     state = unwrapped(model).state_dict().items()
@@ -202,13 +214,21 @@ def config_of(model: nn.Module) -> dict[str, Any] | None:
 def header_of(model: nn.Module) -> dict[str, Any]:
     """What the network says of itself: what rebuilds it, or what its inserted SE blocks do."""
     network = config_of(model)
-    blocks = [module.config for module in model.modules() if isinstance(module, SqueezeExcitation)]
-    # A network that SE was put into is no longer the one that its config builds.
+    # A network that SE was put into, or that was simplified, is no longer the one that its config builds.
     inserted = any(getattr(module, "inserted", False) for module in model.modules())
-    if network is not None and not inserted:
+    if network is not None and not inserted and not is_simplified(model):
         return {"network": network}
-    kinds = {(config.squeeze, config.gate) for config in blocks}
-    return {"function": dict(zip(("squeeze", "gate"), kinds.pop(), strict=True))} if len(kinds) == 1 else {}
+    kinds = functions_in(model)
+    return {"function": kinds[0]} if kinds and all(kind == kinds[0] for kind in kinds) else {}
+
+
+def functions_in(model: nn.Module) -> list[dict[str, str]]:
+    """Of each SE block what no tensor shows: its squeeze and its gate."""
+    blocks = [module.config for module in model.modules() if isinstance(module, SqueezeExcitation)]
+    beside = [module.kind for module in model.modules() if isinstance(module, Gates)]
+    return [{"squeeze": each.squeeze, "gate": each.gate} for each in blocks] + [
+        {"squeeze": "avg", "gate": gate} for gate in beside
+    ]
 
 
 def _seal(path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from senet.block import WIDTH_RULES, SqueezeExcitation
+from senet.block import WIDTH_RULES
 from senet.errors import WeightsError, check_choice
 from senet.weights.keys import Tensors, to_theirs
 from senet.weights.layout import Layout
 from senet.weights.layouts import LAYOUTS
 from senet.weights.recognition import LIBRARIES, STANDARD, Weights, function_of, recognise
-from senet.weights.store import config_of, header_of, state_of, unwrapped, write
+from senet.weights.store import config_of, functions_in, header_of, state_of, unwrapped, write
 from senet.weights.store import save as save_ours
 
 # The last linear layer of a network of ours.
@@ -145,6 +145,8 @@ def _refusal(layout: Layout, network: Mapping[str, Any], state: Tensors) -> str:
         return ""
     if network["stages"] is not None:
         return "it has SE in every stage"
+    if network.keys() & {"folded", "scaled"}:
+        return "it has SE in every unit"
     if se["bias"] != layout.bias:
         return f"its SE blocks have {'' if layout.bias else 'no '}biases"
     for key, weight in state.items():
@@ -177,8 +179,7 @@ def _check_function(model: nn.Module, found: Weights) -> None:
                 found=found.ambiguity(name),
                 do=f"If they are of ours, give origin={found.layout!r} (docs/weights.md).",
             )
-    blocks = [module.config for module in model.modules() if isinstance(module, SqueezeExcitation)]
-    ours = [function_of(network)] + [{"squeeze": each.squeeze, "gate": each.gate} for each in blocks]
+    ours = [function_of(network), *functions_in(model)]
     differing = {
         f"{key} {found.function[key]}, not {each[key]}"
         for each in ours

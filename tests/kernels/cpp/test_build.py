@@ -1,13 +1,13 @@
 """Building when first needed, keeping what was built, and saying why there is nothing."""
 
 import ctypes
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from tests.programs import program
 
 from senet.errors import SenetError
 from senet.kernels.cpp import build
@@ -135,5 +135,5 @@ def test_the_threads_are_those_of_pytorch() -> None:
 
 
 def test_importing_builds_nothing(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", "import senet.kernels.cpp"], check=True)
+    program("-c", "import senet.kernels.cpp")
     assert not (tmp_path / "cache").exists()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from senet.block import SqueezeExcitation
 from senet.kernels import composite, cpp
 from senet.kernels.activations import ACTIVATIONS
 from senet.kernels.cpp import build
@@ -373,3 +374,16 @@ def test_the_whole_tail(norm: str, inner: str, residual: bool, shape: tuple[int,
 
 def _last(u: Tensor | None) -> Tensor | None:
     return u if u is None or u.ndim != 4 else u.contiguous(memory_format=torch.channels_last)
+
+
+def test_a_default_device_does_not_matter() -> None:
+    u = torch.randn(2, 8, 6, 6, requires_grad=True)
+    block = SqueezeExcitation(8, 4)
+    block.backend = "cpp"
+    wanted = block(u)
+    with torch.device("meta"):
+        found = block(u)
+        found.sum().backward()
+    assert torch.equal(found, wanted)
+    assert u.grad is not None
+    assert u.grad.isfinite().all()

@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from tests.kernels.gpu.compiling import recorded
+from tests.programs import program
 
 from senet.kernels.gpu.launching import launch
 from senet.kernels.gpu.merging import merge_sums_kernel
@@ -22,8 +20,7 @@ def test_a_launch_names_its_kernel_its_programs_and_its_options() -> None:
 
 def test_senet_does_not_import_triton_by_itself() -> None:
     code = "import senet, senet.kernels.fused, sys; print('triton' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert program("-c", code).strip() == "False"
 
 
 @pytest.mark.gpu

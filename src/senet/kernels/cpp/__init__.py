@@ -51,8 +51,8 @@ _ARGUMENTS: dict[str, Any] = {
 def moments(u: Tensor) -> tuple[Tensor, Tensor]:
     """As ``composite.moments``."""
     dtype = accumulation_dtype(u.dtype)
-    mean = torch.empty(u.shape[:2], dtype=dtype)
-    variance = torch.empty(u.shape[:2], dtype=dtype)
+    mean = u.new_empty(u.shape[:2], dtype=dtype)
+    variance = u.new_empty(u.shape[:2], dtype=dtype)
     _run("moments", *_map(u), *_shape(u, dtype), mean.data_ptr(), variance.data_ptr())
     return mean, variance
 
@@ -60,7 +60,7 @@ def moments(u: Tensor) -> tuple[Tensor, Tensor]:
 def pool(u: Tensor, scale: Tensor | None, mean: Tensor | None, shift: Tensor | None, inner: str) -> Tensor:
     """As ``composite.pool``."""
     dtype = accumulation_dtype(u.dtype)
-    z = torch.empty(u.shape[:2], dtype=dtype)
+    z = u.new_empty(u.shape[:2], dtype=dtype)
     norm = _dense(dtype, scale, mean, shift)
     _run("pool", *_map(u), *_shape(u, dtype), *_places(norm), _ACTIVATIONS[inner], z.data_ptr())
     return z
@@ -102,8 +102,8 @@ def reduce(
     dtype = accumulation_dtype(u.dtype)
     # In the widest of the maps: g comes out as it came in.
     wide = _widest(dtype, *(each for each in (g, out, second) if each is not None))
-    masked = torch.empty(0, dtype=g.dtype) if out is None and second is None else torch.empty_like(g)
-    sums = torch.empty(2 if inner == "identity" else 5, *u.shape[:2], dtype=wide)
+    masked = g.new_empty(0) if out is None and second is None else torch.empty_like(g)
+    sums = u.new_empty(2 if inner == "identity" else 5, *u.shape[:2], dtype=wide)
     norm = _dense(wide, scale, mean, shift)
     _run(
         "reduce", *_map(g), *_map(second), *_map(out), *_map(u), masked.data_ptr(), *_shape(u, wide),
@@ -146,7 +146,7 @@ def statistics(
     n, c = mean.shape
     count = n * positions
     given = _dense(mean.dtype, mean, variance, weight, bias)
-    batch_mean, batch_variance, inverse, scale = (torch.empty(c, dtype=mean.dtype) for _ in range(4))
+    batch_mean, batch_variance, inverse, scale = (mean.new_empty(c) for _ in range(4))
     z = torch.empty_like(mean)
     results = (batch_mean, batch_variance, inverse, scale, z)
     wide = mean.dtype is torch.float64
@@ -167,7 +167,7 @@ def excitation(
     """As ``composite.excitation``, which serves where the products are large."""
     if z.numel() * w1.shape[0] > _SMALL:
         return composite.excitation(z, w1, b1, w2, b2, hidden, gate, one_at_zero)
-    entering, s = torch.empty(z.shape[0], w1.shape[0], dtype=z.dtype), torch.empty(z.shape, dtype=z.dtype)
+    entering, s = (z.new_empty(z.shape[0], width) for width in w1.shape)
     given = _dense(z.dtype, z, w1, b1, w2, b2)
     chosen = _chosen(z, w1, hidden, gate, one_at_zero)
     _run("excitation", *chosen, *_places(given), entering.data_ptr(), s.data_ptr())
@@ -207,7 +207,7 @@ def gate_gradients(
     given = _dense(dtype, sums, ds, s, keep, entering, z, w1, w2, sample_mean, *norm)
     channels = 0 if norm[0] is None else c
     shapes = ((n, c), (h, c), (h,), (c, h), (c,), (channels,), (channels,))
-    dz, dw1, db1, dw2, db2, dweight, dbias = results = [torch.empty(shape, dtype=dtype) for shape in shapes]
+    dz, dw1, db1, dw2, db2, dweight, dbias = results = [z.new_empty(shape) for shape in shapes]
     _run(
         "gate_gradients", *_chosen(z, w1, hidden, gate, one_at_zero), _array(given),
         positions, inner != "identity", _array(results),

@@ -1,0 +1,1 @@
+"""Comparing and ablating: grids as data, cells as run folders that any number of processes share."""

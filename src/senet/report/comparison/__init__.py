@@ -1,0 +1,1 @@
+"""A comparison of variants, to look at."""

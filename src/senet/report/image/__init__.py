@@ -1,0 +1,1 @@
+"""The gates of one image, to look at."""
