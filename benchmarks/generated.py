@@ -27,6 +27,8 @@ class Kernel:
         maps: how many of these loads and stores are of maps: the passes.
         map_bytes: the bytes of those.
         again: bytes of maps that it loads in a further loop, from the cache if that holds them.
+        product: whether it is a matrix product, of which only the epilogue counts: what it reads beside the
+            operands, and what it writes beside the result.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Kernel:
     maps: int
     map_bytes: int
     again: int
+    product: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Direction:
     """The forward or the backward.
 
     Args:
-        kernels: the Triton kernels: all that is elementwise or a reduction.
+        kernels: the Triton kernels: all that is elementwise or a reduction, and the matrix products that
+            autotuning chose.
         extern: the calls of libraries' kernels, each with how often it is called.
     """
 
@@ -66,40 +70,56 @@ class Direction:
 
     @property
     def large(self) -> int:
-        """How many kernels read or write a map."""
-        return sum(kernel.maps > 0 for kernel in self.kernels)
+        """How many kernels are there to read or write a map."""
+        return sum(kernel.maps > 0 and not kernel.product for kernel in self.kernels)
+
+    @property
+    def epilogues(self) -> int:
+        """How many matrix products read or write a map in their epilogue."""
+        return sum(kernel.maps > 0 and kernel.product for kernel in self.kernels)
+
+    @property
+    def products(self) -> int:
+        """How many matrix products are Triton's."""
+        return sum(kernel.product for kernel in self.kernels)
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A training step, lowered.
+    """A training step, or inference, lowered.
 
     Args:
         network: which.
         torch: whose Inductor.
         forward: up to the network's output.
-        backward: from the output's gradient.
+        backward: from the output's gradient; None for inference.
         saved: bytes of what the forward computes and keeps for the backward.
     """
 
     network: str
     torch: str
     forward: Direction
-    backward: Direction
-    saved: int
+    backward: Direction | None = None
+    saved: int = 0
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """Those that there are."""
+        return (self.forward,) if self.backward is None else (self.forward, self.backward)
 
     @property
     def mib(self) -> float:
-        """What the step reads and writes of maps in elementwise kernels and reductions, in MiB."""
-        return self.forward.mib + self.backward.mib
+        """What is read and written of maps in elementwise kernels, reductions and epilogues, in MiB."""
+        return sum(direction.mib for direction in self.directions)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What ``dataclasses.asdict`` made of one."""
         directions = {}
         for name in ("forward", "backward"):
-            kernels = tuple(Kernel(**kernel) for kernel in values[name]["kernels"])
-            directions[name] = Direction(kernels, values[name]["extern"])
+            if values[name] is not None:
+                kernels = tuple(Kernel(**kernel) for kernel in values[name]["kernels"])
+                directions[name] = Direction(kernels, values[name]["extern"])
         return cls(**values | directions)
 
     @property
@@ -110,14 +130,15 @@ class Lowered:
     def row(self) -> dict[str, Any]:
         """The figures as a row of a table."""
         row: dict[str, Any] = {"network": self.network, "torch": self.torch}
-        for name in ("forward", "backward"):
-            direction: Direction = getattr(self, name)
+        for name, direction in zip(("forward", "backward"), self.directions, strict=False):
             row |= {
                 f"{name} MiB": round(direction.mib),
                 f"{name} kernels": direction.large,
-                f"{name} small": len(direction.kernels) - direction.large,
+                f"{name} small": len(direction.kernels) - direction.large - direction.products,
                 f"{name} extern": sum(direction.extern.values()),
             }
+        if self.backward is None:
+            return row | {"products": self.forward.products, "epilogues": self.forward.epilogues}
         return row | {"step MiB": round(self.mib), "saved MiB": round(self.saved_mib, 1)}
 
 
@@ -136,8 +157,10 @@ class Generated:
     saved: int
 
 
-def account(network: str, forward: Generated, backward: Generated, *, small: int) -> Lowered:
-    """The figures of a training step's code; a buffer of more than ``small`` bytes is a map."""
+def account(network: str, forward: Generated, backward: Generated | None = None, *, small: int) -> Lowered:
+    """The figures of a training step or of inference; a buffer of more than ``small`` bytes is a map."""
+    if backward is None:
+        return Lowered(network, torch.__version__, read(forward, small))
     return Lowered(
         network, torch.__version__, read(forward, small), read(backward, small), saved=backward.saved
     )
@@ -187,6 +210,8 @@ class _Accesses:
     def __init__(self, source: str) -> None:
         (function,) = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
         self.name = function.name
+        # Of a template. What its product reads it calls by other names than the arguments'.
+        self.product = any("heuristics.template" in ast.unparse(each) for each in function.decorator_list)
         self.arguments = [argument.arg for argument in function.args.args]
         # Loops that stand side by side read in turn; what stands outside of them is a place too.
         self.loads: dict[str, set[int]] = {}
@@ -210,11 +235,15 @@ class _Accesses:
     def of(self, values: Sequence[ast.expr], sizes: dict[str, int], small: int) -> Kernel:
         """The bytes of a launch."""
         read = written = maps = map_bytes = again = 0
+        # The result is no pass of the epilogue's.
+        results = int(self.product)
         for argument, value in zip(self.arguments, values, strict=False):
             if not (argument in self.loads or argument in self.stores):
                 continue
             size = next(sizes[node.id] for node in ast.walk(value) if isinstance(node, ast.Name))
             loads, stores = len(self.loads.get(argument, ())), argument in self.stores
+            if stores and results:
+                stores, results = False, 0
             read += size * (loads > 0)
             written += size * stores
             if size > small:
@@ -222,4 +251,4 @@ class _Accesses:
                 maps += accesses
                 map_bytes += accesses * size
                 again += size * max(loads - 1, 0)
-        return Kernel(self.name, read, written, maps, map_bytes, again)
+        return Kernel(self.name, read, written, maps, map_bytes, again, self.product)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,36 +161,43 @@ def prepared(name: str, size: int) -> Subject:
     # Numbers that each dtype has: then what differs later is the network's.
     images = torch.randn(COMPARED, 3, size, size).bfloat16().double()
     subject = Subject(name, images)
-    # The size decides what is rewritten.
-    rewrite = partial(simplified, example=torch.empty_like(images, device="meta"))
-
     bare = without_se(theirs, images)
     plain = named_plain(name, theirs) or bare
     wanted = outputs(bare, images)
     subject.add("plain", wanted, plain)
     try:
-        subject.add("plain, norms", wanted, *rewrite(plain, squeeze=False, scale=False))
+        subject.add("plain, norms", wanted, *simplified(plain, squeeze=False, scale=False))
     except AccelerationError as error:
         subject.left_out["plain, norms"] = str(error)
 
     wanted = outputs(theirs, images)
     subject.add("theirs", wanted, theirs)
-    found: dict[str, tuple[nn.Module, SimplifyReport]] = {}
-    for form, kinds in REWRITTEN.items():
-        try:
-            found[form] = rewrite(theirs, norms=NORM in kinds, squeeze=SQUEEZE in kinds, scale=SCALE in kinds)
-        except AccelerationError as error:
-            subject.left_out[form] = str(error)
-    reports = {form: report for form, (_, report) in found.items()}
+    found, left_out = rewritings(theirs, torch.empty_like(images, device="meta"))
     for form, (model, report) in found.items():
-        reason = why_not(form, reports)
-        if reason:
-            subject.left_out[form] = reason
-        else:
+        if form not in left_out:
             subject.add(form, wanted, model, report)
-    if "simplified" in reports:
-        subject.stay = {left.module: left.reason for left in reports["simplified"].left}
+    if "simplified" in found:
+        subject.stay = {left.module: left.reason for left in found["simplified"][1].left}
+    subject.left_out |= left_out
     return subject
+
+
+def rewritings(
+    model: nn.Module, example: Tensor
+) -> tuple[dict[str, tuple[nn.Module, SimplifyReport]], dict[str, str]]:
+    """The forms of a network with SE, each with its report; and why some are none of their own."""
+    found: dict[str, tuple[nn.Module, SimplifyReport]] = {}
+    left_out: dict[str, str] = {}
+    for form, kinds in REWRITTEN.items():
+        switches = {"norms": NORM in kinds, "squeeze": SQUEEZE in kinds, "scale": SCALE in kinds}
+        try:
+            # The size decides what is rewritten.
+            found[form] = simplified(model, example=example, **switches)
+        except AccelerationError as error:
+            left_out[form] = str(error)
+    reports = {form: report for form, (_, report) in found.items()}
+    left_out |= {form: reason for form in found if (reason := why_not(form, reports))}
+    return found, left_out
 
 
 def why_not(form: str, reports: Mapping[str, SimplifyReport]) -> str:

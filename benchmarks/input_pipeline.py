@@ -29,8 +29,8 @@ from torch.utils.data import default_collate
 from senet.data.augmentation import training_transform
 from senet.data.source import decode, evenly_spaced
 from senet.data.stream import Batch, Images, SampleKey
+from senet.training.classification import Classification, prepare
 from senet.training.config import TrainConfig
-from senet.training.job import Job, prepare
 from senet.training.recipes import recipe_named
 
 # Images a second that a GPU may take.
@@ -98,7 +98,7 @@ def main() -> None:
     print(f"\npreparing alone is {fastest / rates['network alone']:.2g} times as fast as the network alone")
 
 
-def stages(job: Job, count: int, turns: int) -> list[dict[str, Any]]:
+def stages(job: Classification, count: int, turns: int) -> list[dict[str, Any]]:
     """A row a stage, microseconds an image on one core; the last row is all of them.
 
     Args:
@@ -117,7 +117,7 @@ def stages(job: Job, count: int, turns: int) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with (
-        mock.patch.object(sys.modules[type(source).__module__], "decode", clocks["decode"].around(decode)),
+        mock.patch.object(_decoding(source), "decode", clocks["decode"].around(decode)),
         mock.patch.object(source, "read", clocks["read"].around(source.read)),
     ):
         for turn, index in itertools.product(range(turns + 1), indices):
@@ -184,9 +184,9 @@ class Run:
         steps: how many.
     """
 
-    job: Job
+    job: Classification
     source: Callable[[], Iterator[list[Batch]]]
-    work: Callable[[Job, list[Batch]], object]
+    work: Callable[[Classification, list[Batch]], object]
     steps: int
 
     def __call__(self) -> float:
@@ -201,7 +201,13 @@ class Run:
         return (time.perf_counter() - started) / self.steps
 
 
-def train(job: Job, batches: list[Batch]) -> None:
+def _decoding(source: Any) -> Any:
+    """The module whose ``decode`` the source calls: its own, or that which reads image files."""
+    own = sys.modules[type(source).__module__]
+    return own if hasattr(own, "decode") else sys.modules[decode.__module__]
+
+
+def train(job: Classification, batches: list[Batch]) -> None:
     """A step of training."""
     job.state.optimizer.zero_grad(set_to_none=True)
     for part, batch in enumerate(batches):
@@ -212,7 +218,7 @@ def train(job: Job, batches: list[Batch]) -> None:
     job.state.optimizer.step()
 
 
-def look(_job: Job, _batches: list[Batch]) -> None:
+def look(_job: Classification, _batches: list[Batch]) -> None:
     """Nothing: the images are there, and that is all."""
 
 

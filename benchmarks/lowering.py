@@ -1,13 +1,16 @@
-"""What a compiled training step moves over memory, read from the code that Inductor writes for a GPU.
+"""What a compiled training step or inference moves over memory, read from Inductor's code for a GPU.
 
     python benchmarks/lowering.py se_resnet50 timm:seresnet50 timm:resnet50
     python benchmarks/lowering.py se_resnet50 --part layer1 --batch 8 --kernels
+    python benchmarks/lowering.py timm:resnet50 "simplified timm:seresnet50" --inference max-autotune
 
 No GPU is needed: the network is compiled by ``torch.compile`` on the CPU, so Dynamo, the joint graph's
 passes and the partitioner are those of every user, and ``torch.compiler.is_compiling()`` is True where
 they ask. Only where a graph is handed to code generation, it is moved to a pretended H200 (sm_90), and
 the generated code is read and not run. A convolution or matrix product is an extern call there, whose
-bytes nobody fuses and nobody counts here.
+bytes nobody fuses and nobody counts here; what autotuning can make of one is a Triton kernel, of which only
+the epilogue is counted. No candidate can be timed: each matrix product is Triton's, with what can be fused
+into it, and each other convolution the library's.
 
 Torch is told of a GPU that is not there: ``lower`` therefore works in a process of its own.
 """
@@ -20,7 +23,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +33,7 @@ from unittest import mock
 
 import torch
 from generated import Generated, Lowered, account
+from pretended import pretend_gpu, pretend_timings
 from subjects import load
 from torch import Tensor, nn
 
@@ -40,15 +43,21 @@ SMALL = 2**14
 
 
 def lower(
-    *networks: str, batch: int = 256, size: int = 224, part: str | None = None, python: str = sys.executable
+    *networks: str,
+    batch: int = 256,
+    size: int = 224,
+    part: str | None = None,
+    inference: str | None = None,
+    python: str = sys.executable,
 ) -> list[Lowered]:
-    """Lowers training steps in bfloat16 autocast and channels-last, in a process of its own.
+    """Lowers training steps in bfloat16 autocast or inference in bfloat16, channels-last, in an own process.
 
     Args:
         networks: as ``subjects.load`` takes them.
         batch: how many images.
         size: their height and width.
         part: only this module of the network, on the map that it gets there; its input needs a gradient.
+        inference: not a training step but inference, in this mode of ``torch.compile``.
         python: the interpreter, and with it the torch.
 
     Raises:
@@ -57,6 +66,8 @@ def lower(
     command = [python, __file__, *networks, "--batch", str(batch), "--size", str(size), "--json"]
     if part is not None:
         command += ["--part", part]
+    if inference is not None:
+        command += ["--inference", inference]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -72,6 +83,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="how many images")
     parser.add_argument("--size", type=int, default=224, help="their height and width")
     parser.add_argument("--part", help="only this module of the network")
+    parser.add_argument(
+        "--inference", choices=["default", "max-autotune"], help="in this mode of torch.compile"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as one line of JSON")
     parser.add_argument("--kernels", action="store_true", help="print the kernels that touch maps, too")
     parser.add_argument("--code", type=Path, help="a folder for the generated code")
@@ -83,15 +97,20 @@ def main() -> None:
 
 
 def _main(options: argparse.Namespace) -> None:
+    # While there is no GPU: what rewrites networks runs them.
+    built = [
+        build(network, options.batch, options.size, options.part, training=options.inference is None)
+        for network in options.networks
+    ]
     pretend_gpu()
+    pretend_timings()
     found = []
-    for network in options.networks:
+    for network, (model, example) in zip(options.networks, built, strict=True):
         torch.compiler.reset()
-        model, example = build(network, options.batch, options.size, options.part)
-        codes = lower_here(model, example)
+        codes = lower_here(model, example, options.inference)
         if options.code is not None:
             options.code.mkdir(parents=True, exist_ok=True)
-            for name, generated in zip(("forward", "backward"), codes, strict=True):
+            for name, generated in zip(("forward", "backward"), codes, strict=False):
                 (options.code / f"{network.replace(':', '-')}-{name}.py").write_text(generated.code)
         found.append(account(network, *codes, small=SMALL * options.batch))
     if options.json:
@@ -102,21 +121,25 @@ def _main(options: argparse.Namespace) -> None:
 
     if options.kernels:
         for each in found:
-            for direction in (each.forward, each.backward):
+            for direction in each.directions:
                 print(Table([asdict(kernel) for kernel in direction.kernels if kernel.maps]))
     print(Table([each.row() for each in found]))
 
 
-def build(network: str, batch: int, size: int, part: str | None) -> tuple[nn.Module, Tensor]:
-    """A network or a part of it, ready to train in channels-last, and what enters it."""
+def build(
+    network: str, batch: int, size: int, part: str | None, *, training: bool = True
+) -> tuple[nn.Module, Tensor]:
+    """A network or a part of it, ready to train or to infer in channels-last, and what enters it."""
     model = load(network)
     shape = torch.Size([batch, 3, size, size])
     if part is not None:
         shape = _entering(model, model.get_submodule(part), shape)
         model = model.get_submodule(part)
-    # Nobody reads what is in it: the step is compiled and not run.
+    # Nobody reads what is in it: it is compiled and not run.
     example = torch.empty(shape, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    model = model.train().to(memory_format=torch.channels_last)
+    model = model.train(training).to(memory_format=torch.channels_last)
+    if not training:
+        return model.to(torch.bfloat16).requires_grad_(False), example
     return model, example.requires_grad_(part is not None)
 
 
@@ -133,17 +156,22 @@ def _entering(model: nn.Module, module: nn.Module, shape: torch.Size) -> torch.S
     return shapes[0]
 
 
-def lower_here(model: nn.Module, example: Tensor) -> tuple[Generated, Generated]:
-    """The code of a training step's two directions; after ``pretend_gpu``."""
+def lower_here(model: nn.Module, example: Tensor, inference: str | None = None) -> list[Generated]:
+    """The code of a training step's two directions, or of inference in a mode; after ``pretend_gpu``."""
+    from torch._inductor import config, list_mode_options
     from torch._inductor.compile_fx import compile_fx
 
     found: list[Generated] = []
     backend = partial(compile_fx, inner_compile=partial(_generate, found))
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=False)
+    if inference is not None:
+        with torch.no_grad(), config.patch(list_mode_options(inference)):
+            compiled(example)
+        return found
     with torch.autocast("cpu", torch.bfloat16):
-        out = torch.compile(model, backend=backend, fullgraph=True, dynamic=False)(example)
+        out = compiled(example)
     torch.autograd.backward(out, torch.empty_like(out))
-    forward, backward = found
-    return forward, backward
+    return found
 
 
 def _generate(found: list[Generated], module: Any, inputs: Sequence[Any], **options: Any) -> Any:
@@ -233,71 +261,6 @@ class _Stub:
                 # Memory that nobody touches costs nothing.
                 given.append(torch.empty_strided(*like[:2], dtype=like[2]))
         return given
-
-
-def pretend_gpu() -> None:
-    """Tells torch and Triton of an H200 that is not there, for the rest of the process."""
-    import torch._functorch.config
-    import torch._inductor.config
-    import triton
-    from torch._dynamo import device_interface
-    from triton.backends.compiler import GPUTarget
-
-    # Nothing from an earlier process: code is wanted, from this torch and these settings.
-    torch._inductor.config.fx_graph_cache = False
-    torch._functorch.config.enable_autograd_cache = False
-    torch._inductor.config.compile_threads = 1
-
-    properties = types.SimpleNamespace(
-        name="NVIDIA H200",
-        major=9,
-        minor=0,
-        multi_processor_count=132,
-        regs_per_multiprocessor=65536,
-        max_threads_per_multi_processor=2048,
-        max_threads_per_block=1024,
-        warp_size=32,
-        total_memory=139 * 2**30,
-        L2_cache_size=60 * 2**20,
-        shared_memory_per_block=49152,
-        shared_memory_per_block_optin=232448,
-        shared_memory_per_multiprocessor=233472,
-        gcnArchName="",
-    )
-
-    def always(value: Any) -> Any:
-        return staticmethod(lambda *args, **options: value)
-
-    patches: dict[str, Any] = {
-        "get_device_properties": properties,
-        "get_compute_capability": 90,
-        "get_multi_processor_count": 132,
-        "current_device": 0,
-        "device_count": 1,
-        "is_available": True,
-        "is_bf16_supported": True,
-        "is_triton_capable": True,
-        "raise_if_triton_unavailable": None,
-    }
-    interface = device_interface.CudaInterface
-    for name, value in patches.items():
-        setattr(interface, name, always(value))
-    for name in ("get_device_properties", "current_device"):
-        setattr(interface.Worker, name, always(patches[name]))
-    for name in ("get_device_properties", "current_device", "device_count", "is_bf16_supported"):
-        setattr(torch.cuda, name, lambda *args, value=patches[name], **options: value)
-    torch.cuda.get_device_capability = lambda *args: (9, 0)
-    torch.cuda.get_device_name = lambda *args: properties.name
-
-    driver = types.SimpleNamespace(
-        get_current_target=lambda: GPUTarget("cuda", 90, 32),
-        get_current_device=lambda: 0,
-        get_device_capability=lambda *args: (9, 0),
-        get_active_torch_device=lambda: torch.device("cuda", 0),
-    )
-    triton.runtime.driver.set_active(driver)
-    # cuDNN would be asked which layout a convolution wants; in half precision, that of its input.
-    torch._C._conv_determine_backend_memory_format = lambda *args, **options: torch.channels_last
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import senet
 
 ACCELERATED = "accelerated "
 FUSED = "fused "
+SIMPLIFIED = "simplified "
 
 
 def load(name: str, backend: str = "auto") -> nn.Module:
     """A network by a name as for ``senet train``, "timm:NAME" for example.
 
-    "accelerated NAME" is the same after ``senet.accelerate``, "fused NAME" a plain one of ours with the
-    tail's kernels.
+    "accelerated NAME" is the same after ``senet.accelerate``, "simplified NAME" after ``senet.simplify``, and
+    "fused NAME" a plain one of ours with the tail's kernels.
 
     Args:
         name: of the network.
@@ -29,12 +30,12 @@ def load(name: str, backend: str = "auto") -> nn.Module:
         with_kernels(model)
     if name.startswith(ACCELERATED):
         senet.accelerate(model, backend=backend)
-    return model
+    return senet.simplify(model) if name.startswith(SIMPLIFIED) else model
 
 
 def bare(name: str) -> str:
     """The MODEL in a name."""
-    return name.removeprefix(ACCELERATED).removeprefix(FUSED)
+    return name.removeprefix(ACCELERATED).removeprefix(FUSED).removeprefix(SIMPLIFIED)
 
 
 def plain_name(name: str) -> str | None:

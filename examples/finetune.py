@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 import senet
 from senet.tables import Table
+from senet.training.classification import Classification
 from senet.training.config import TrainConfig
-from senet.training.job import Job
 from senet.training.loop import train
 from senet.training.recipes import default_recipe, recipe_named
 
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"\n{Table(rows)}")
 
 
-def one_seed(job: Job, epochs: int) -> list[dict[str, Any]]:
+def one_seed(job: Classification, epochs: int) -> list[dict[str, Any]]:
     """The rows of one trained network: plain and SE, fine-tuned for the same time."""
     plain, with_se = job.state.model, copy.deepcopy(job.state.model)
     before = job.evaluate().top1
@@ -88,7 +88,7 @@ def one_seed(job: Job, epochs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def optimizer_of(model: nn.Module, job: Job) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, job: Classification) -> torch.optim.Optimizer:
     """SGD with a third of the recipe's learning rate."""
     recipe = job.config.recipe
     return torch.optim.SGD(
@@ -96,7 +96,7 @@ def optimizer_of(model: nn.Module, job: Job) -> torch.optim.Optimizer:
     )
 
 
-def fine_tune(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, steps: int) -> None:
+def fine_tune(model: nn.Module, optimizer: torch.optim.Optimizer, job: Classification, steps: int) -> None:
     """Trains for a number of steps; the learning rate falls to zero along half a cosine."""
     model.train()
     highest = [group["lr"] for group in optimizer.param_groups]
@@ -106,7 +106,7 @@ def fine_tune(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, step
         take_step(model, optimizer, x, labels)
 
 
-def batches_again(job: Job) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches_again(job: Classification) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of the training that is over, from the first, as often as one likes."""
     again = dataclasses.replace(job, state=dataclasses.replace(job.state, step=0))
     while True:
@@ -123,7 +123,7 @@ def take_step(
     optimizer.step()
 
 
-def step_seconds(networks: dict[str, nn.Module], job: Job, rounds: int = 30) -> dict[str, float]:
+def step_seconds(networks: dict[str, nn.Module], job: Classification, rounds: int = 30) -> dict[str, float]:
     """Seconds of a step, the median of runs that take turns, on copies that are thrown away."""
     copies = {name: copy.deepcopy(model).train() for name, model in networks.items()}
     optimizers = {name: torch.optim.SGD(model.parameters(), 0.0) for name, model in copies.items()}
@@ -136,7 +136,7 @@ def step_seconds(networks: dict[str, nn.Module], job: Job, rounds: int = 30) -> 
     return {name: statistics.median(times[5:]) for name, times in seconds.items()}
 
 
-def evaluated(model: nn.Module, job: Job) -> float:
+def evaluated(model: nn.Module, job: Classification) -> float:
     """Test accuracy in percent."""
     return dataclasses.replace(job, state=dataclasses.replace(job.state, model=model)).evaluate().top1
 

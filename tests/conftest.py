@@ -1,9 +1,11 @@
 """Options, markers and the small data sets that tests share."""
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +82,39 @@ def shard_folder(tmp_path: Path) -> Path:
             },
         )
     return folder
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Path:
+    """Images in COCO's format, of 64 × 48: 6 to train on, 3 in val; a red and a blue box in each."""
+    folder = tmp_path / "coco"
+    for split, count in (("train2017", 6), ("val2017", 3)):
+        (folder / split).mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        boxes: list[dict[str, Any]] = []
+        generator = np.random.default_rng(count)
+        for number in range(count):
+            pixels = np.full((48, 64, 3), 128, np.uint8)
+            for place, channel in enumerate((0, 2)):
+                left, top = (int(each) for each in generator.integers(0, 12, 2) + np.array([32 * place, 0]))
+                pixels[top : top + 30, left : left + 20, :] = 0
+                pixels[top : top + 30, left : left + 20, channel] = 255
+                boxes.append(box(len(boxes) + 1, 10 + number, 3 + 4 * place, left, top, 20, 30))
+            Image.fromarray(pixels).save(folder / split / f"{number}.png")
+            images.append({"id": 10 + number, "file_name": f"{number}.png", "width": 64, "height": 48})
+        categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
+        told = {"images": images, "annotations": boxes, "categories": categories}
+        (folder / "annotations").mkdir(exist_ok=True)
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(told))
+    return folder
+
+
+def box(number: int, image: int, category: int, left: float, top: float, *size: float) -> dict[str, Any]:
+    """An annotation in COCO's format."""
+    bbox = [float(each) for each in (left, top, *size)]
+    area = bbox[2] * bbox[3]
+    where = {"image_id": image, "category_id": category}
+    return {"id": number, **where, "bbox": bbox, "area": area, "iscrowd": 0}
 
 
 def write_shard(path: Path, files: dict[str, bytes]) -> None:

@@ -122,7 +122,7 @@ def test_no_file_is_too_long(path: Path) -> None:
 def _checks(node: ast.AST) -> bool:
     called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
     return isinstance(node, ast.Assert) or bool(
-        re.search(r"^pytest\.raises$|assert_close$|^_check_\w+$", called)
+        re.search(r"^pytest\.raises$|assert_close$|^(_|bars\.)check_\w+$", called)
     )
 
 

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 import senet
 from senet.cli import main
+from senet.detection import list_detectors
 from senet.experiments.cells import plan
 from senet.experiments.grid import grid_named
 from senet.models import Catalogue, list_models
@@ -75,7 +76,7 @@ def test_commands_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         (values,) = found.value.args
         if words[0] in ("train", "compare", "ablate"):
             models = values.get("MODELS") or [values.get("MODEL") or values["model"]]
-            assert {*models} <= {*list_models()}, command
+            assert {*models} <= {*list_models(), *list_detectors()}, command
             assert values["recipe"] in (None, *RECIPES), command
 
 

@@ -26,6 +26,7 @@ def test_every_class_is_a_built_in_too() -> None:
         errors.TraceError: RuntimeError,
         errors.InsertionError: ValueError,
         errors.AccelerationError: ValueError,
+        errors.DeploymentError: RuntimeError,
         errors.MissingExtraError: ImportError,
     }
     family = {

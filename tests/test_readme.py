@@ -11,7 +11,7 @@ from senet.cli import VERBS, main
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     (Path(__file__).parent.parent / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in "acceleration cost evaluation gates models sensitivity weights".split()
+    for name in "acceleration cost detection evaluation gates inference models sensitivity weights".split()
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join([README, *DOCUMENTS]), re.S)
 COMMANDS = [
@@ -26,6 +26,9 @@ COMMANDS = [
 def test_snippets_run(
     snippet: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if re.search(r"^[^#]*senet\.export", snippet, re.M):
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), namespace)

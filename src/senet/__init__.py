@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from senet import detection as detection
     from senet import functional as functional
     from senet import kernels as kernels
     from senet import models as models
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from senet.analysis.worth.sensitivity import sensitivity as sensitivity
     from senet.block import SEConfig as SEConfig
     from senet.block import SqueezeExcitation as SqueezeExcitation
+    from senet.deploy.onnx import export as export
     from senet.errors import SenetError as SenetError
     from senet.insertion.plan import plan as plan
     from senet.insertion.surgery import insert as insert
@@ -40,6 +42,7 @@ _HOME = {
     "accelerate": "senet.acceleration.accelerate",
     "build": "senet.models",
     "cost": "senet.analysis.cost.cost",
+    "export": "senet.deploy.onnx",
     "fold_gates": "senet.acceleration.fold",
     "info": "senet.models",
     "insert": "senet.insertion.surgery",
@@ -51,7 +54,7 @@ _HOME = {
     "sensitivity": "senet.analysis.worth.sensitivity",
     "simplify": "senet.acceleration.simplify",
 }
-_ROOMS = ("functional", "kernels", "models", "paper", "weights")
+_ROOMS = ("detection", "functional", "kernels", "models", "paper", "weights")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -296,7 +296,18 @@ class SqueezeExcitation(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-class ConstantScale(nn.Module):
+class Substitute(nn.Module):
+    """What stands in the place of an SE block, and is called as it."""
+
+    # As of the block that it stands for.
+    inserted = False
+
+    def tail(self, u: Tensor, **around: Any) -> tuple[Tensor, Tensor]:
+        """As ``SqueezeExcitation.tail``, step by step."""
+        return _in_steps(self, u, **around)
+
+
+class ConstantScale(Substitute):
     """What is left of an SE block whose gates are constant: each channel times its number, for all images.
 
     ``senet.fold_gates`` puts it where no layer beside the block can take the numbers in, and a unit calls
@@ -306,8 +317,6 @@ class ConstantScale(nn.Module):
         s: (C,), the gates.
     """
 
-    # As of the block that it stands for.
-    inserted = False
     s: Tensor
 
     def __init__(self, s: Tensor) -> None:
@@ -317,10 +326,6 @@ class ConstantScale(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Each channel of u (N, C, *spatial) times its number."""
         return functional.scale(u, self.s.expand(len(u), -1))
-
-    def tail(self, u: Tensor, **around: Any) -> tuple[Tensor, Tensor]:
-        """As ``SqueezeExcitation.tail``, step by step."""
-        return _in_steps(self, u, **around)
 
     def extra_repr(self) -> str:
         """The channels, and between what the numbers lie."""

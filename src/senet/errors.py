@@ -88,6 +88,10 @@ class AccelerationError(SenetError, ValueError):
     """There is nothing in this network to accelerate."""
 
 
+class DeploymentError(SenetError, RuntimeError):
+    """A network cannot be written for other engines, or the file computes something else."""
+
+
 class MissingExtraError(SenetError, ImportError):
     """An optional package is needed and not installed."""
 

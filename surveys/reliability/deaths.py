@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 
-from senet.training.job import Job
+from senet.training.classification import Classification
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class At:
         if self.step < 0:
             self.act()
             return
-        job_class: Any = Job
+        job_class: Any = Classification
         inputs, waiting = job_class.inputs, [self.act]
 
-        def noticing(job: Job, *args: Any) -> Any:
+        def noticing(job: Classification, *args: Any) -> Any:
             if waiting and job.state.step >= self.step:
                 waiting.pop()()
             return inputs(job, *args)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from senet.errors import RunError
 from senet.training import loop
 from senet.training.checkpoints import Checkpoints
-from senet.training.job import Job
+from senet.training.classification import Classification
 from senet.training.run_folder import STATE
 from surveys.reliability.bars import bar, check
 from surveys.reliability.harness import STEPS, quick_config, tensors_of
@@ -58,11 +58,11 @@ class _Injection:
 @contextlib.contextmanager
 def _injected(injection: _Injection) -> Iterator[None]:
     """Spoils the step while the body runs, and compares the state before and after it."""
-    job_class: Any = Job
+    job_class: Any = Classification
     inputs = job_class.inputs
     handles: list[Any] = []
 
-    def noticing(job: Job, *args: Any) -> Any:
+    def noticing(job: Classification, *args: Any) -> Any:
         step = job.state.step
         if step == injection.step and not handles:
             injection.before = {key: tensor.clone() for key, tensor in job.state.tensors().items()}

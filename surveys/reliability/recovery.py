@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from senet.training.checkpoints import Checkpoints
+from senet.training.classification import Classification
 from senet.training.config import TrainConfig
-from senet.training.job import Job
 from senet.training.run_folder import CONFIG, STATE
 from surveys.reliability.bars import bar, check
 from surveys.reliability.deaths import OF_A_CHECKPOINT, OF_A_FILE, At, DieLater, DieWriting
@@ -146,10 +146,10 @@ class _WhenTesting:
     act: Callable[[], None]
 
     def __call__(self) -> None:
-        job_class: Any = Job
+        job_class: Any = Classification
         evaluate, left = job_class.evaluate, [self.evaluation]
 
-        def noticing(job: Job, *args: Any) -> Any:
+        def noticing(job: Classification, *args: Any) -> Any:
             left[0] -= 1
             if left[0] == 0:
                 self.act()

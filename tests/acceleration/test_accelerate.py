@@ -1,5 +1,6 @@
 import copy
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import pytest
 import timm
 import torch
 import torchvision
+from tests.acceleration.held import stirred
+from tests.acceleration.networks import NETWORKS as SMALL
+from tests.acceleration.networks import images
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.checkpoint import checkpoint
@@ -200,6 +204,29 @@ def test_a_plan_of_an_accelerated_network_is_that_of_the_network() -> None:
     senet.accelerate(model)
     assert str(senet.plan(model)) == before
     assert len(senet.accelerate(model)) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("basic", {"all that its unit computes with it": 3}),
+        ("bottlenecks", {"all that its unit computes with it": 3}),
+        ("bottlenecks post", {"all that its unit computes with it": 3}),
+        ("inserted", {"all that its unit computes with it": 2, "SE + sum + relu": 1}),
+        ("timm byobnet", {"SE + sum + relu": 2, "SE": 1}),
+    ],
+)
+def test_simplified_networks_are_accelerated(name: str, wanted: dict[str, int]) -> None:
+    """SE that no convolution could take in, and what follows one that did."""
+    model = stirred(SMALL[name]()).eval()
+    simple, x = senet.simplify(model), images(name)
+    report = senet.accelerate(simple, backend="composite")
+    assert Counter(row["what"] for row in report.rows) == wanted
+    assert len(report) == len(report.rows)
+    with torch.no_grad():
+        torch.testing.assert_close(simple(x), model(x), rtol=1e-10, atol=1e-10)
+        assert len(senet.accelerate(simple, backend="reference")) == len(report)
+        torch.testing.assert_close(simple(x), model(x), rtol=1e-10, atol=1e-10)
 
 
 def test_blocks_are_removed_after_acceleration_is_undone() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from senet.acceleration.pending import Pending, computed
 from senet.block import SqueezeExcitation
-from senet.tail import Excitation
+from senet.tail import tail
 
 
 class _Gate:
@@ -18,14 +18,13 @@ class _Gate:
 
     def __init__(self, end: str) -> None:
         self.block = SqueezeExcitation(4, hidden=3).double()
-        self.end, self.backend = end, "composite"
+        self.end = end
         self.gates: list[Tensor] = []
 
-    def excitation(self) -> Excitation:
-        return self.block.excitation
-
-    def seen(self, s: Tensor) -> None:
-        self.gates.append(s)
+    def tail(self, u: Tensor, **around: Any) -> Tensor:
+        result = tail(u, self.block.excitation, backend="composite", **around)
+        self.gates.append(result.s)
+        return result.out
 
 
 def _parts(end: str) -> tuple[Tensor, nn.BatchNorm2d, _Gate, Tensor]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tests.acceleration.networks import Spelled
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from senet.acceleration.rewriting import KINDS, Left, Rewriter, Step
@@ -116,3 +117,61 @@ def test_a_norm_of_a_convolution_without_affine_numbers_is_folded() -> None:
     step.apply(model)
     assert isinstance(model[1], nn.Identity)
     torch.testing.assert_close(model(x), wanted)
+
+
+class _Branch(nn.Module):
+    """A unit whose branch is a Sequential, and that may let others see what SE gives, or the sum."""
+
+    def __init__(self, shows: str) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), SqueezeExcitation(4, 2))
+        self.drop, self.relu, self.shows = nn.Identity(), nn.ReLU(), shows
+
+    def forward(self, x: torch.Tensor) -> Any:
+        u = self.drop(self.branch(x))
+        total = u + x
+        shown = {"gated": u, "sum": total}.get(self.shows)
+        out = self.relu(total)
+        return out if shown is None else (out, shown)
+
+
+class _Returns(nn.Module):
+    """A network of one unit."""
+
+    def __init__(self, shows: str) -> None:
+        super().__init__()
+        self.unit = _Branch(shows)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.unit(x)
+
+
+@pytest.mark.parametrize(("shows", "end"), [("", "activation"), ("sum", "sum"), ("gated", None)])
+def test_what_follows_in_the_unit(shows: str, end: str | None) -> None:
+    steps, _ = _plan(_Returns(shows).eval())
+    found = steps[-1].epilogue
+    assert (found.end if found else None) == end
+    if found is not None:
+        assert found.unit == "unit"
+        names = ("branch", "branch.0", "branch.1", "branch.2", "drop", "relu")
+        assert {f"unit.{name}" for name in names} - set(found.through) == set()
+    # A network that is itself the unit has nobody who could say so.
+    steps, _ = _plan(_Branch(shows).eval())
+    assert steps[-1].epilogue is None
+
+
+def test_a_folded_norm_is_rounded_once() -> None:
+    model = _stack(nn.BatchNorm2d(8))
+    norm = model[1]
+    for each in (norm.running_mean, norm.weight.data, norm.bias.data):
+        each.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    wide: list[Any] = [
+        each.detach().double() for each in (*model[0].parameters(), norm.running_mean, norm.running_var)
+    ]
+    wide += [norm.eps, norm.weight.double(), norm.bias.double()]
+    exact: Any = fuse_conv_bn_weights(*wide)
+    (step,), _ = _plan(model)
+    step.apply(model)
+    assert torch.equal(model[0].weight, exact[0].float())
+    assert torch.equal(model[0].bias, exact[1].float())

@@ -79,6 +79,12 @@ def test_the_plain_network_by_name() -> None:
     assert subjects.plain_name("timm:efficientnet_b0") is None
 
 
+def test_a_simplified_network_by_name() -> None:
+    model = subjects.load("simplified se_resnet20")
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert subjects.bare("simplified se_resnet20") == "se_resnet20"
+
+
 def test_a_plain_network_of_that_name_has_to_be_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "plain_name", lambda name: "resnet32")
     with pytest.raises(SystemExit, match="resnet32 is not se_resnet20 without SE"):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from senet.data.source import decode
+from senet.training.classification import prepare
 from senet.training.config import Recipe, TrainConfig
-from senet.training.job import prepare
 
 # Scripts, that find each other beside them.
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -28,7 +28,7 @@ def test_the_stages_add_up(image_folder: Path) -> None:
     assert sum(parts) == pytest.approx(whole, rel=0.5)
     assert {row["images"] for row in rows} == {6}
     assert torch.get_num_threads() == threads
-    assert vars(sys.modules["senet.data.folder"])["decode"] is decode
+    assert vars(sys.modules["senet.data.source"])["decode"] is decode
     assert "read" not in vars(job.data.train)
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 
 TIMM_PLAIN, TIMM_SE = "timm:resnet50", "timm:seresnet50"
 OUR_PLAIN, OUR_SE = "resnet50", "se_resnet50"
+FOLDED, SIMPLIFIED = f"simplified {TIMM_PLAIN}", f"simplified {TIMM_SE}"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,35 @@ def test_se_resnet50_compiled() -> None:
         assert each.saved_mib - plain.saved_mib <= 256 * 0.25
 
 
+@pytest.mark.slow
+def test_se_becomes_the_epilogue_and_its_squeeze_joins_a_pass() -> None:
+    # The batch of the goal: a small one has too few sums for a GPU, and Inductor splits them off.
+    found = lowering.lower(FOLDED, SIMPLIFIED, TIMM_SE, batch=256, part="layer1.1", inference="max-autotune")
+    plain, ours, theirs = (each.forward for each in found)
+    narrow, wide, gates = (256 * 2 * 56 * 56 * 64, 256 * 2 * 56 * 56 * 256, 256 * 4 * 256)
+    # The activation of the narrow map, in and out; and in the last product's epilogue the shortcut.
+    assert [kernel.map_bytes for kernel in plain.kernels if kernel.maps] == [2 * narrow, wide]
+    assert [kernel.map_bytes for kernel in ours.kernels if kernel.maps] == [2 * narrow, wide]
+    for direction, entering in ((plain, 0), (ours, gates)):
+        (epilogue,) = (kernel for kernel in direction.kernels if kernel.product and kernel.maps)
+        # And a bias, or two: the convolution's in half precision.
+        assert epilogue.read - wide - entering in (2 * 256, 2 * 2 * 256)
+        assert direction.kernels[-1] == epilogue
+    # Theirs reads what the last product gives for the squeeze, and again with the shortcut for the scale.
+    assert [kernel.map_bytes for kernel in theirs.kernels if kernel.maps] == [2 * narrow, wide, 3 * wide]
+    assert theirs.epilogues == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["default", "max-autotune"])
+def test_simplified_se_resnet50_moves_no_more_than_plain(mode: str) -> None:
+    plain, ours, theirs = (
+        each.forward for each in lowering.lower(FOLDED, SIMPLIFIED, TIMM_SE, inference=mode)
+    )
+    assert (ours.mib, ours.large, ours.epilogues) == (plain.mib, plain.large, plain.epilogues)
+    assert theirs.mib - plain.mib > 5_000
+
+
 def test_code_is_read_as_it_is_run() -> None:
     code = generated.Generated(CODE, {"primals_1": 64, "buf0": 64, "buf1": 32}, 0)
     direction = generated.read(code, small=16)
@@ -58,6 +88,40 @@ def test_code_is_read_as_it_is_run() -> None:
     assert (kernel.read, kernel.written) == (64 + 8, 64 + 32)
     assert (kernel.maps, kernel.map_bytes, kernel.again) == (3, 160, 64)
     assert direction.extern == {"extern_kernels.convolution": 1}
+
+
+def test_of_a_template_the_epilogue_is_read() -> None:
+    sizes = {"arg0_1": 64, "arg1_1": 4, "arg2_1": 64, "arg3_1": 8, "buf0": 64, "buf1": 64}
+    direction = generated.read(generated.Generated(TEMPLATE, sizes, 0), small=16)
+    (kernel,) = direction.kernels
+    # Neither the operands nor the result, but what is added, and what is written beside the result.
+    assert kernel.product
+    assert (kernel.read, kernel.written) == (64 + 8, 64)
+    assert (kernel.maps, kernel.map_bytes) == (2, 128)
+    assert (direction.products, direction.epilogues, direction.large) == (1, 1, 0)
+    row = generated.Lowered("network", "2", direction).row()
+    assert (row["forward MiB"], row["forward small"], row["epilogues"]) == (0, 0, 1)
+
+
+TEMPLATE = '''
+triton_tem_fused_0 = async_compile.triton('triton_tem_fused_0', """
+@triton_heuristics.template(num_stages=1)
+@triton.jit
+def triton_tem_fused_0(arg_A, arg_B, in_ptr2, in_ptr3, out_ptr1, out_ptr2):
+    A = arg_A
+    B = arg_B
+    for k_idx in range(0, tl.cdiv(K, BLOCK_K)):
+        a = tl.load(A + (xindex))
+        b = tl.load(B + (xindex))
+        acc += tl.dot(a, b)
+    tmp0 = tl.load(in_ptr2 + (xindex), mask)
+    tmp1 = tl.load(in_ptr3 + (idx_n), mask)
+    tl.store(out_ptr1 + (xindex), acc, mask)
+    tl.store(out_ptr2 + (xindex), acc * tmp1 + tmp0, mask)
+""", device_str='cuda')
+def call(args):
+    triton_tem_fused_0.run(arg0_1, arg1_1, arg2_1, arg3_1, buf0, buf1, 16, 1, 1, stream=stream0)
+'''
 
 
 CODE = '''

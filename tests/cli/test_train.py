@@ -12,8 +12,8 @@ import yaml
 
 import senet
 from senet.cli import main
+from senet.training.classification import Classification
 from senet.training.config import Recipe, TrainConfig
-from senet.training.job import Job
 from senet.training.loop import train
 
 
@@ -84,17 +84,17 @@ SHORT = ["train", "--epochs", "2", "--batch_size", "700"]
 
 
 @contextmanager
-def _signalled(number: int, step: int) -> Iterator[None]:
+def signalled(number: int, step: int, job: Any = Classification) -> Iterator[None]:
     """A run in the body gets this signal in that step."""
-    inputs = Job.inputs
+    inputs = job.inputs
 
-    def sent(self: Job, *arguments: Any) -> Any:
+    def sent(self: Any, *arguments: Any) -> Any:
         if self.state.step == step - 1:
             os.kill(os.getpid(), number)
         return inputs(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Job, "inputs", sent)
+        patch.setattr(job, "inputs", sent)
         yield
 
 
@@ -114,7 +114,7 @@ def _results(run: Path) -> dict[str, bytes]:
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     words: list[str], whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _signalled(signal.SIGTERM, step=3):
+    with signalled(signal.SIGTERM, step=3):
         assert main(SHORT) == 143
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("senet")]
     assert said.startswith("senet train: training se_resnet20: SIGTERM asked for its end; step 3 is saved")
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 
 
 def test_an_interrupted_run_can_go_on(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with _signalled(signal.SIGINT, step=2):
+    with signalled(signal.SIGINT, step=2):
         assert main([*SHORT, "--run", "r", "--json"]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "senet train: interrupted"
     assert main(["train", "--resume=r", "--json"]) == 0

@@ -117,6 +117,17 @@ def test_a_tools_folder_is_no_class_and_a_class_has_images(image_folder: Path) -
         open_data(f"folder:{image_folder}")
 
 
+@pytest.mark.parametrize("within", ["writer/0.png", "a.png", "b/0.png"])
+def test_a_letter_may_be_a_class(tmp_path: Path, within: str) -> None:
+    """Whose images may lie in folders; initials of folders are refused (test_places365.py)."""
+    for split in ("train", "val"):
+        for name, path in (("a", within), ("b", "b/0.png")):
+            (tmp_path / split / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / name / path).write_bytes(png(0))
+    data = open_data(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train)) == (("a", "b"), 2)
+
+
 def test_what_is_wrong_is_said_at_once(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no train/ with val/ in it"):
         open_data(f"folder:{tmp_path}")

@@ -24,6 +24,20 @@ def test_samples_are_numbered_across_shards(shard_folder: Path) -> None:
     assert np.array_equal(image, np.random.default_rng(101).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
 
+def test_a_class_may_be_named_by_a_path(shard_folder: Path) -> None:
+    """As those of Places365 are, in shards as in folders."""
+    names = ("a/airfield", "a/apartment_building/outdoor", "z/zen_garden")
+    (shard_folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    files: dict[str, bytes] = {}
+    for label, name in enumerate(names):
+        files |= {f"{name}/00000001.jpg": png(label), f"{name}/00000001.cls": str(label).encode()}
+    write_shard(shard_folder / "a-test-0.tar", files)
+    data = open_data(f"shards:{shard_folder}")
+    assert data.classes == names
+    assert data.test.labels.tolist() == [0, 1, 2]
+    assert np.array_equal(np.asarray(data.test.read(1)[0]), np.asarray(Image.open(io.BytesIO(png(1)))))
+
+
 def test_another_process_opens_the_shards_itself(shard_folder: Path) -> None:
     source = open_data(f"shards:{shard_folder}").train
     source.read(0)

@@ -1,5 +1,6 @@
 """The steps against sums that are written another way."""
 
+import pytest
 import torch
 
 from senet.kernels import composite
@@ -41,3 +42,30 @@ def test_reduce_gives_the_masked_gradient_only_where_there_is_a_mask() -> None:
     torch.testing.assert_close(sums, torch.stack([masked.sum((2, 3)), (masked * u).sum((2, 3))]))
     nothing, _ = composite.reduce(g, None, u, None, None, None, "identity")
     assert nothing.numel() == 0
+
+
+def test_two_readers_gradients_are_added_before_they_are_rounded() -> None:
+    g, second, u = torch.randn(3, 2, 3, 4, 5).bfloat16().unbind()
+    masked, sums = composite.reduce(g, None, u, None, None, None, "identity", second)
+    both = g.float() + second.float()
+    assert masked.dtype == torch.bfloat16
+    assert torch.equal(masked, both.bfloat16())
+    torch.testing.assert_close(sums, torch.stack([both.sum((2, 3)), (both * u.float()).sum((2, 3))]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_moments_of_half_precision_are_single(dtype: torch.dtype) -> None:
+    u = torch.randn(2, 3, 5, 5).to(dtype)
+    for given, exact in zip(composite.moments(u), composite.moments(u.double()), strict=True):
+        assert given.dtype == torch.float32
+        torch.testing.assert_close(given.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_of_a_gradient_in_half_precision_are_single(dtype: torch.dtype) -> None:
+    g, u = torch.randn(2, 2, 3, 9, 9).to(dtype).unbind()
+    scale, mean, shift = torch.rand(3, 3).unbind()
+    _, sums = composite.reduce(g, None, u, scale, mean, shift, "identity")
+    scale, mean, shift = (number.double() for number in (scale, mean, shift))
+    _, exact = composite.reduce(g.double(), None, u.double(), scale, mean, shift, "identity")
+    torch.testing.assert_close(sums.double(), exact, rtol=1e-5, atol=1e-5)

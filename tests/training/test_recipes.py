@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 import senet.training.recipes
+from senet.detection import list_detectors
 from senet.errors import OptionError
 from senet.models import list_models
 from senet.training.config import Recipe
@@ -48,6 +49,9 @@ PRINTED: list[tuple[str, dict[str, Any]]] = [
     ("shakeshake", {"epochs": 1800, "batch_size": 128, "lr": 0.2, "schedule": "cosine", "cutout": 16}),
     ("shakeshake", {"weight_decay": 1e-4, "nesterov": True, "decay_all": True, "pad_mode": "constant"}),
     ("shakeeven", {"epochs": 1800, "batch_size": 32, "lr": 0.025, "weight_decay": 5e-4, "cutout": 8}),
+    ("coco", {"lr": 0.02, "batch_size": 16, "weight_decay": 1e-4, "flip": True, "frozen_norms": True}),
+    ("coco", {"frozen_stages": 2, "gamma": 0.1, "schedule": "step", "momentum": 0.9, "crop": "centre"}),
+    ("coco_conference", {"lr": 0.001, "batch_size": 8, "milestones": (0.75,), "frozen_norms": True}),
     ("digits", {"epochs": 30, "batch_size": 64, "lr": 0.1, "warmup": 0.05, "weight_decay": 5e-4, "pad": 1}),
     ("digits", {"flip": False, "decay_all": False, "schedule": "cosine", "label_smoothing": 0.1}),
 ]
@@ -91,6 +95,16 @@ def test_64k_steps_with_the_rate_falling_at_32k_and_48k(name: str) -> None:
     assert round(recipe.warmup * steps) == (0 if name == "cifar" else 400)
 
 
+def test_coco_takes_the_steps_of_detectron() -> None:
+    recipe = recipe_named("coco")
+    steps = 117_266 // recipe.batch_size * recipe.epochs
+    assert steps == pytest.approx(180_000, rel=0.02)
+    assert [share * 180_000 for share in recipe.milestones] == pytest.approx([120_000, 160_000], rel=1e-3)
+    assert recipe.warmup * steps == pytest.approx(500, rel=0.05)
+    conference = recipe_named("coco_conference")
+    assert 82_081 // conference.batch_size * conference.epochs == pytest.approx(320_000, rel=0.02)
+
+
 def test_places365_takes_as_many_steps_as_imagenet() -> None:
     ours, imagenet = recipe_named("places365"), recipe_named("imagenet")
     assert 8_000_000 * ours.epochs == pytest.approx(1_281_167 * imagenet.epochs, rel=0.01)
@@ -127,12 +141,15 @@ def test_every_network_has_the_recipe_of_its_family(prefix: str) -> None:
 def test_digits_and_unknown_networks_have_a_recipe_too() -> None:
     assert default_recipe("digits", "se_resnet20") == default_recipe("digits", "resnet50") == "digits"
     assert default_recipe("folder:x", "timm:resnet20d") == "imagenet"
+    assert default_recipe("coco:x", "fasterrcnn_se_resnet50_fpn") == "coco"
+    assert default_recipe("coco:x", "fasterrcnn_timm:seresnet50_fpn") == "coco"
 
 
 def test_no_pattern_is_dead() -> None:
     for each in described().values():
         for pattern in each.networks:
-            assert any(fnmatchcase(name, pattern) for name in list_models()), pattern
+            names = [*list_models(), *list_detectors()]
+            assert any(fnmatchcase(name, pattern) for name in names), pattern
 
 
 def test_every_recipe_says_where_it_is_from() -> None:

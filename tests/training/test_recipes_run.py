@@ -1,6 +1,8 @@
 """Whatever a recipe says happens in a run of it: each on a few images in their real layout."""
 
 import dataclasses
+import io
+import json
 import math
 import pickle
 import shutil
@@ -15,14 +17,20 @@ import torch
 from PIL import Image
 from tests.conftest import write_shard
 from tests.data.test_downloads import batch, md5
+from tests.data.test_places365 import lay_out
 from torch import Tensor
+from torch.nn import functional
 from torchvision import datasets
 
+import senet
 from senet import weights
+from senet.cli import main
+from senet.data import open_data
 from senet.data.augmentation import Augmentation, training_transform
+from senet.data.folder import ImageFiles
 from senet.data.stream import Batch, Images, SampleKey
+from senet.training.classification import Classification
 from senet.training.config import Recipe, TrainConfig, read_config
-from senet.training.job import Job
 from senet.training.loop import TrainResult, train
 from senet.training.recipes import RECIPES
 
@@ -52,7 +60,7 @@ SMALL = {
     "senet154": Small("imagenet", rates="1 1 .1 .1 .01 .01", epochs=6, image_size=64, **_MOBILE),
     "mobile": Small("imagenet", rates=_PLATEAU, epochs=14, image_size=64, **_MOBILE),
     "places365": Small("places365", rates="1 1 .1 .01", **_MOBILE),
-    "places365_balanced": Small("places365", rates="1 1 .1 .01", **_MOBILE),
+    "places365_balanced": Small("places365 easy", rates="1 1 .1 .01", **_MOBILE),
     "modern": Small("imagenet", rates="1 .861 .507 .149", **_MOBILE),
     "cifar": Small("cifar10", "se_resnet20", "1 1 .1 .01"),
     "cifar_deep": Small("cifar10", "se_resnet110", ".1 1 .1 .01"),
@@ -78,7 +86,7 @@ class Ran:
     """
 
     config: TrainConfig
-    result: TrainResult
+    result: TrainResult[Any, Any]
     epoch: list[list[SampleKey]]
     batches: list[tuple[Batch, Tensor, Tensor]]
     rates: list[float]
@@ -102,7 +110,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     root = tmp_path_factory.mktemp("data")
     _imagenet(root / "imagenet")
     _imagenet_shards(root / "imagenet", root / "shards")
-    _places365(root / "places")
+    lay_out(root / "places", _scene)
+    _easy(root / "places", root / "easy")
     with pytest.MonkeyPatch.context() as patch:
         _cifar10(root, patch)
         _cifar100(root, patch)
@@ -110,13 +119,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             "imagenet": f"folder:{root / 'imagenet'}",
             "imagenet shards": f"shards:{root / 'shards'}",
             "places365": f"folder:{root / 'places'}",
+            "places365 easy": f"folder:{root / 'easy'}",
             "cifar10": f"cifar10:{root}",
             "cifar100": f"cifar100:{root}",
             "digits": "digits",
         }
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+@pytest.fixture(scope="module", params=SMALL)
 def ran(
     request: pytest.FixtureRequest, places: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ran]:
@@ -134,16 +144,16 @@ def ran(
         run=tmp_path_factory.mktemp("runs") / "run",
     )
     batches, rates, epochs = [], [], []
-    inputs = Job.inputs
+    inputs = Classification.inputs
 
-    def noted(self: Job, batch: Batch, part: int) -> tuple[Tensor, Tensor]:
+    def noted(self: Classification, batch: Batch, part: int) -> tuple[Tensor, Tensor]:
         x, target = inputs(self, batch, part)
         batches.append((batch, x, target))
         rates.append(self.state.optimizer.param_groups[0]["lr"])
         return x, target
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Job, "inputs", noted)
+        patch.setattr(Classification, "inputs", noted)
         result = train(config, watch=[lambda path, _: epochs.append(weights.read(path)[1])])
     first = [keys for keys in result.job.order() if keys[0].epoch == 0]
     yield Ran(config, result, first, batches, rates, epochs)
@@ -151,7 +161,8 @@ def ran(
 
 
 def test_every_recipe_has_its_small_run() -> None:
-    assert SMALL.keys() == RECIPES.keys()
+    # Those of detectors run in tests/detection/test_job.py.
+    assert SMALL.keys() | {"coco", "coco_conference"} == RECIPES.keys()
 
 
 def test_all_steps_are_done_at_the_recipes_rates(ran: Ran) -> None:
@@ -282,6 +293,43 @@ def test_test_images_are_cut_as_the_recipe_says(ran: Ran) -> None:
         assert np.array_equal(tested[index].numpy(), pixels)
 
 
+def test_a_run_on_places365_is_evaluated_on_squashed_images(
+    places: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command line alone, as the run says of itself; against Pillow."""
+    run, data = tmp_path / "run", places["places365"]
+    words = "train se_resnet20 --image_size 224 --recipe places365 --epochs 1 --batch_size 12 --lr 0.01"
+    assert main([*words.split(), "--data", data, "--run", str(run)]) == 0
+    assert "3 to test on (val_256/, by places365_val.txt), 3 classes" in capsys.readouterr().out
+    assert main(["eval", str(run), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+
+    root = Path(data.partition(":")[2])
+    listed = [line.split() for line in (root / "places365_val.txt").read_text().splitlines()]
+    images = [Image.open(root / "val_256" / name) for name, _ in listed]
+    target = torch.tensor([int(label) for _, label in listed])
+    mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    model = senet.load(run).eval()
+
+    def scores(sizes: list[list[int]]) -> Tensor:
+        crops = []
+        for image, size in zip(images, sizes, strict=True):
+            left, top = (round((side - 224) / 2) for side in size)
+            cut = image.resize((size[0], size[1]), Image.Resampling.BILINEAR).crop(
+                (left, top, left + 224, top + 224)
+            )
+            crops.append((torch.tensor(np.asarray(cut)).permute(2, 0, 1) / 255 - mean) / std)
+        with torch.no_grad():
+            rows: Tensor = model(torch.stack(crops))
+        return rows
+
+    squashed = scores([[256, 256]] * 3)
+    assert (found["images"], found["correct1"]) == (3, int((squashed.argmax(1) == target).sum()))
+    assert found["loss"] == pytest.approx(float(functional.cross_entropy(squashed, target)), rel=1e-5)
+    kept = scores([[256 * side // min(image.size) for side in image.size] for image in images])
+    assert found["loss"] != pytest.approx(float(functional.cross_entropy(kept, target)), rel=1e-3)
+
+
 def _picture(seed: int, label: int, size: tuple[int, int]) -> Image.Image:
     """A smooth image whose class is in its colour."""
     pixels = np.random.default_rng(seed).integers(0, 128, (8, 8, 3), dtype=np.uint8)
@@ -327,14 +375,24 @@ def _imagenet_shards(folder: Path, shards: Path) -> None:
         write_shard(shards / f"imagenet-{name}.tar", files)
 
 
-def _places365(root: Path) -> None:
-    """Places365-Standard in its easy format: squares of 256 to train on, in classes of unequal sizes."""
-    for label, (scene, count) in enumerate((("airfield", 12), ("airplane_cabin", 8), ("zen_garden", 4))):
-        for number in range(count):
-            image = _picture(20 * label + number, label, (256, 256))
-            _write(root / "train" / scene / f"{number + 1:08}.jpg", image)
-        image = _picture(200 + label, label, [(683, 512), (256, 256), (512, 768)][label])
-        _write(root / "val" / scene / f"Places365_val_{label + 435:08}.jpg", image)
+def _scene(label: int, number: int) -> bytes:
+    """Of Places365: squares of 256 to train on (as in data_256), other shapes to test on."""
+    shapes = [(683, 512), (256, 256), (512, 768)]
+    file = io.BytesIO()
+    _picture(20 * label + number, label, (256, 256) if number < 100 else shapes[label]).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _easy(places: Path, root: Path) -> None:
+    """The same images in its easy format: a folder a class, whose name is no path."""
+    data = open_data(f"folder:{places}")
+    for split, source in (("train", data.train), ("val", data.test)):
+        assert isinstance(source, ImageFiles)
+        for index, label in enumerate(source.labels):
+            name = source.names[index]
+            to = root / split / data.classes[label][2:].replace("/", "-") / Path(name).name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.folder / name, to)
 
 
 def _cifar10(root: Path, patch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@ from typing import Any
 
 import torch
 
+from senet.training.classification import Classification, prepare
 from senet.training.config import Recipe, TrainConfig
-from senet.training.job import Job, prepare
 from senet.training.optimisation import Plateau
 from senet.training.step import Step
 
 
-def _job() -> Job:
+def _job() -> Classification:
     job = prepare(
         TrainConfig(
             recipe=Recipe(epochs=1, batch_size=100, lr=0.1, weight_decay=1e-3, ema=0.9, mixup=0.2),

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from senet import weights
 from senet.errors import RunError
 from senet.runtime.processes import joined
+from senet.training.classification import Classification, prepare
 from senet.training.config import Recipe, TrainConfig
-from senet.training.job import Job, prepare
 from senet.training.step import Step
 
 
@@ -23,7 +23,7 @@ def _float64() -> Any:
     torch.set_default_dtype(torch.float32)
 
 
-def _job(recipe: dict[str, Any] | None = None, **values: Any) -> Job:
+def _job(recipe: dict[str, Any] | None = None, **values: Any) -> Classification:
     how = {"epochs": 1, "batch_size": 60, "lr": 0.05, "schedule": "step", **(recipe or {})}
     job = prepare(TrainConfig(**{"model": "resnet20", "recipe": Recipe(**how), **values}))
     job.train_mode(0)
@@ -115,7 +115,7 @@ class _Spoiled(nn.Module):
         return torch.where(torch.arange(len(x))[:, None, None, None] == 1, self.value, x)
 
 
-def _spoil(job: Job, value: float, *, backward: bool) -> _Spoiled:
+def _spoil(job: Classification, value: float, *, backward: bool) -> _Spoiled:
     spoiled = _Spoiled(value, backward=backward)
     model: Any = job.state.model
     model.layer2[1].relu = nn.ReLU()

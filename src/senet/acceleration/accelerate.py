@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from senet.acceleration.forwards import BesideForward, GateForward, NormForward, StandIn
+from senet.acceleration.pointwise import GatedOutput
 from senet.acceleration.sites import NotTaken, OwnTail, TailSite, find_tails
 from senet.block import SqueezeExcitation
 from senet.errors import AccelerationError, check_choice
@@ -19,6 +20,8 @@ from senet.insertion.placement import Slot
 from senet.insertion.plan import check_unwrapped
 from senet.kernels.backends import BACKENDS
 from senet.tables import Table
+
+_OWN = "all that its unit computes with it"
 
 
 @dataclass
@@ -106,7 +109,7 @@ def _take(model: nn.Module, site: TailSite | OwnTail | NotTaken, backend: str) -
         return _row(site.block, False, site.reason)
     if isinstance(site, OwnTail):
         module.backend = backend  # type: ignore[assignment]
-        return _row(site.block, True, "all that its unit computes with it")
+        return _row(site.block, True, _OWN)
     gate = GateForward(module, site.excitation, site.end, site.free, backend)
     module.forward = gate
     if site.norm is not None:
@@ -127,9 +130,12 @@ def _undo(model: nn.Module) -> list[dict[str, Any]]:
             del module.forward
         if isinstance(stand_in, GateForward):
             rows.append(_row(path, True, "SE"))
+        if isinstance(module, GatedOutput):
+            module.backend = "reference"
+            rows.append(_row(path, True, _OWN))
         if isinstance(module, Slot) and isinstance(module.se, SqueezeExcitation):
             module.se.backend = "reference"
-            rows.append(_row(f"{path}.se".lstrip("."), True, "all that its unit computes with it"))
+            rows.append(_row(f"{path}.se".lstrip("."), True, _OWN))
     return rows
 
 

@@ -117,7 +117,7 @@ def _change(
             after = _seeded(rewritten, inputs)
         except Exception as error:
             raise error_of(f"no longer runs ({error})") from error
-        change = max(map(_relative, before, after))
+        change = max(map(relative_change, before, after))
         if not change <= _BOUND:
             raise error_of(f"differs by {change:g} from the network {was}")
         return change
@@ -131,18 +131,19 @@ def _seeded(model: nn.Module, inputs: Any) -> list[Tensor]:
         return outputs(model, inputs)
 
 
-def _relative(before: Tensor, after: Tensor) -> float:
+def relative_change(before: Tensor, after: Tensor) -> float:
     """The largest difference of one output, to its largest finite number; infinite where others differ."""
     if before.shape != after.shape:
         return math.inf
+    before, after = before.double(), after.double()
     finite = before.isfinite()
     others = before[~finite], after[~finite]
     if not torch.allclose(*others, equal_nan=True) or not after[finite].isfinite().all():
         return math.inf
     if not finite.any():
         return 0.0
-    largest = float(before[finite].double().abs().max())
-    return float((before[finite].double() - after[finite].double()).abs().max()) / (largest or 1.0)
+    largest = float(before[finite].abs().max())
+    return float((before[finite] - after[finite]).abs().max()) / (largest or 1.0)
 
 
 def inputs_for(followed: Example) -> list[Any]:

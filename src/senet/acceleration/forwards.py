@@ -98,8 +98,13 @@ class GateForward:
         watched = self.backend == "auto" and torch._C._len_torch_dispatch_stack() > 0
         return not watched and is_left(*self.module.modules())
 
-    def seen(self, s: Tensor) -> None:
-        """Shows the gates to who has asked our block for them."""
+    def tail(self, u: Tensor, **around: Any) -> Tensor:
+        """Computes the tail, and shows the gates to who has asked for them."""
+        result = tail(u, self.excitation(), backend=self.backend, **around)
+        self._show(result.s)
+        return result.out
+
+    def _show(self, s: Tensor) -> None:
         if isinstance(self.module, SqueezeExcitation):
             for hook in self.module._gate_hooks.values():
                 hook(self.module, s)

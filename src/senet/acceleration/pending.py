@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from senet.kernels.reference import ACTIVATIONS
-from senet.tail import Excitation, tail
 
 _NAMES: dict[Any, str] = {
     F.relu: "relu",
@@ -36,15 +35,21 @@ _FACTS = ("shape", "ndim", "dtype", "device", "layout", "requires_grad", "is_cud
 class Gate(Protocol):
     """What a pending tail asks of the SE module's side."""
 
-    # What the tail ends with: "gate", "sum" or "activation".
-    end: str
-    backend: str
+    @property
+    def end(self) -> str:
+        """What the tail ends with: "gate", "sum" or "activation"."""
 
-    def excitation(self) -> Excitation:
-        """Equation 3 of the module, as it is now."""
-
-    def seen(self, s: Tensor) -> None:
-        """Is told the gates."""
+    def tail(
+        self,
+        u: Tensor,
+        *,
+        norm: nn.Module | None,
+        inner: str,
+        residual: Tensor | None,
+        keep: Tensor | None,
+        outer: str,
+    ) -> Tensor:
+        """Computes the tail; see ``senet.tail.tail``."""
 
 
 class Pending:
@@ -137,18 +142,14 @@ class Pending:
                 return self.u
             v: Tensor = type(self.norm).forward(self.norm, self.u)
             return ACTIVATIONS[self.inner](v)
-        result = tail(
+        return self.gate.tail(
             self.u,
-            self.gate.excitation(),
             norm=self.norm,
             inner=self.inner,
             residual=self.residual,
             keep=self.keep,
             outer=outer,
-            backend=self.gate.backend,
         )
-        self.gate.seen(result.s)
-        return result.out
 
     @classmethod
     def __torch_function__(
@@ -183,12 +184,20 @@ class Pending:
         """``torch.Tensor.relu``."""
         return self.activated("relu")
 
-    add_, relu_ = add, relu
+    relu_ = relu
+
+    def add_(self, other: Any, *, alpha: float = 1) -> Any:
+        """``torch.Tensor.add_``, whose sum keeps the dtype of what it is added to."""
+        fits = alpha == 1 and getattr(other, "dtype", None) == self.dtype
+        return self.plus(other) if fits else self.value().add_(other, alpha=alpha)
 
     def __add__(self, other: Any) -> Any:
         return self.plus(other)
 
-    __radd__ = __iadd__ = __add__
+    def __iadd__(self, other: Any) -> Any:
+        return self.add_(other)
+
+    __radd__ = __add__
 
     def __mul__(self, other: Any) -> Any:
         return self.times(other)

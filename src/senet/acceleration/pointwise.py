@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senet.acceleration.epilogue import scaled
+from senet.acceleration.pending import Pending
 from senet.kernels import reference
 from senet.tail import Excitation
 
@@ -81,15 +83,22 @@ class GatedOutput(Pointwise):
         excitation: of the block after it.
     """
 
+    # Who computes what follows with it, see kernels.why; senet.accelerate sets it.
+    backend = "auto"
+
     def __init__(self, conv: nn.Module, excitation: Excitation) -> None:
         w1, b1 = _before(conv, excitation)
         super().__init__(conv, Gates(excitation._replace(w1=w1, b1=b1)))
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, entering, *spatial) to (N, leaving, *spatial)."""
+    def forward(self, input: Tensor) -> Tensor | Pending:
+        """(N, entering, *spatial) to (N, leaving, *spatial), pending where its unit says what follows."""
         # The gates first: what follows the convolution is then elementwise, and can be its epilogue.
         s = self.gates(input)
-        return reference.scale(self.conv(input), s)
+        u = self.conv(input)
+        # Said for one run, and left nowhere.
+        if torch.compiler.is_compiling() or not (end := self.__dict__.pop("followed_by", "")):
+            return reference.scale(u, s)
+        return scaled(u, s, end, self.backend)
 
 
 class GatedInput(Pointwise):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -12,10 +13,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from senet.acceleration.absorption import CONVOLUTIONS, Neighbours
+from senet.acceleration.epilogue import Announcement
 from senet.acceleration.excitations import read
 from senet.acceleration.pointwise import GatedInput, GatedOutput
-from senet.acceleration.sites import touched
-from senet.graph.attention import ChannelGate, channel_gates
+from senet.acceleration.sites import ENDS, excitation_of, what_follows
+from senet.graph.attention import ChannelGate, channel_gates, innermost
 from senet.graph.flow import NORMS, Flow
 from senet.graph.trace import Op
 from senet.insertion.surgery import replace, swap
@@ -32,6 +34,21 @@ NORM, SQUEEZE, SCALE = KINDS = ("norm", "squeeze", "scale")
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """What follows a convolution that gives gated maps.
+
+    Args:
+        unit: the path of the innermost module around all of it.
+        through: the paths of the modules that the map and the sum go through.
+        end: "sum" or "activation".
+    """
+
+    unit: str
+    through: tuple[str, ...]
+    end: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One rewriting at one place.
 
@@ -42,6 +59,7 @@ class Step:
         taken: the path of the norm or of the SE block, which is then gone.
         channels: of the block.
         rank: of its map.
+        epilogue: what follows a squeezed block, None for nothing that is computed with it.
     """
 
     kind: str
@@ -49,6 +67,7 @@ class Step:
     taken: str
     channels: int = 0
     rank: int = 4
+    epilogue: Epilogue | None = None
 
     def apply(self, model: nn.Module) -> None:
         """Does it, in place."""
@@ -64,6 +83,10 @@ class Step:
             joined = (GatedOutput if self.kind == SQUEEZE else GatedInput)(layer, excitation())
         replace(model, taken, None)
         swap(model, layer, joined.train(layer.training))
+        if self.epilogue is not None:
+            modules = dict(model.named_modules())
+            through = [modules[path] for path in self.epilogue.through if path in modules]
+            Announcement(joined, through, self.epilogue.end).attach(modules[self.epilogue.unit])
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,13 @@ class Left:
 
     module: str
     reason: str
+
+
+def counted(left: Sequence[Left]) -> list[str]:
+    """A line a reason: how many stay for it, and the first of them."""
+    first = {each.reason: each.module for each in reversed(left)}
+    counts = Counter(each.reason for each in left)
+    return [f"  {n:3} x left, such as {first[reason]}: {reason}" for reason, n in counts.items()]
 
 
 class Rewriter:
@@ -124,12 +154,12 @@ class Rewriter:
         if not {SQUEEZE, SCALE} & set(kinds):
             return None
         channels, rank = self.flow.channels(gate.gated), len(self.graph.shapes[gate.gated])
-        reason = self._reason(gate, channels, rank)
-        if reason:
-            return Left(gate.module, reason)
+        excitation = excitation_of(self.model, self.flow, gate)
+        if isinstance(excitation, str):
+            return Left(gate.module, excitation)
         before, after = self._before(gate), self._behind(gate)
         if before is not None and SQUEEZE in kinds and before not in layers:
-            return Step(SQUEEZE, before, gate.module, channels, rank)
+            return Step(SQUEEZE, before, gate.module, channels, rank, self._epilogue(before, gate))
         if after is not None and SCALE in kinds and after.module not in layers:
             # Bytes decide: the gated map is written and read, or the weights are, for each image.
             weights, positions = after.weight[0], prod(self.flow.spatial(gate.gated))
@@ -140,19 +170,6 @@ class Rewriter:
                 f"the convolution after it has {weights} weights a channel, the map {positions} positions",
             )
         return Left(gate.module, "no pointwise convolution stands beside it that nothing else depends on")
-
-    def _reason(self, gate: ChannelGate, channels: int, rank: int) -> str:
-        """Why a block cannot be taken out; empty where it can."""
-        module = self.model.get_submodule(gate.module)
-        calls = [call for call in self.graph.calls if call.module == gate.module]
-        ends = [(call.arguments, call.output) for call in calls]
-        if ends != [((gate.gated,), gate.op.outputs[0])] or gate.op.name != "mul":
-            return "it is no module of its own that runs once, takes a map and returns it gated"
-        attached = touched(module)
-        if attached is not None:
-            return attached
-        excitation = read(module, channels, rank)
-        return excitation if isinstance(excitation, str) else ""
 
     def _before(self, gate: ChannelGate) -> str | None:
         """The pointwise convolution that gives the gated map and nothing else, perhaps through a norm."""
@@ -167,6 +184,23 @@ class Rewriter:
         if len(readers) != 1 or not self._read_by(gate.op.outputs[0], {readers[0].index}):
             return None
         return readers[0] if readers[0].groups == 1 and self._is_pointwise(readers[0]) else None
+
+    def _epilogue(self, layer: str, gate: ChannelGate) -> Epilogue | None:
+        """What follows the product in the unit that the convolution is in; None where nothing does."""
+        ops = what_follows(self.flow, gate)
+        unit = innermost((layer, *(op.module for op in ops)))
+        # A network that is itself the unit stays without hooks.
+        if not ops or not unit:
+            return None
+        made = self.before_norm.get(gate.gated, gate.gated)
+        values = {made, gate.gated, *gate.op.outputs, *ops[0].outputs}
+        through = [
+            call.module
+            for call in self.graph.calls
+            if call.module.startswith(f"{unit}.")
+            and (call.output in values or not values.isdisjoint(call.arguments))
+        ]
+        return Epilogue(unit, tuple(dict.fromkeys(through)), ENDS[len(ops)])
 
     def _is_pointwise(self, op: Op) -> bool:
         """Whether it is a convolution layer of 1×1 that keeps all positions, and is free."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from senet.acceleration.accelerate import decelerated
 from senet.acceleration.comparison import change_of_rewriting, inputs_for
-from senet.acceleration.rewriting import NORM, SCALE, SQUEEZE, Left, Rewriter, Step
+from senet.acceleration.rewriting import NORM, SCALE, SQUEEZE, Left, Rewriter, Step, counted
 from senet.block import SqueezeExcitation
 from senet.errors import AccelerationError, OptionError
 from senet.graph.examples import trace_with
@@ -62,11 +61,8 @@ class SimplifyReport:
         for kind, words in _WORDS.items():
             count = sum(step.kind == kind for step in self.steps)
             lines += [f"  {count:3} x {words}"] * bool(count)
-        first = {each.reason: each.module for each in reversed(self.left)}
-        for reason, count in Counter(each.reason for each in self.left).items():
-            lines.append(f"  {count:3} x left, such as {first[reason]}: {reason}")
         change = f"not compared, as {self.change}" if isinstance(self.change, str) else f"{self.change:g}"
-        return "\n".join([*lines, f"largest change of the output: {change}"])
+        return "\n".join([*lines, *counted(self.left), f"largest change of the output: {change}"])
 
     def save(self, path: str | Path) -> None:
         """Writes the rows as .csv, .json or .md."""
@@ -124,17 +120,39 @@ def simplified(
     example: Example | None = None,
 ) -> tuple[nn.Module, SimplifyReport]:
     """``simplify``, with its report."""
-    with torch.inference_mode(False), torch.no_grad():
-        return _simplified(model, norms, squeeze, scale, example)
-
-
-def _simplified(
-    model: nn.Module, norms: bool, squeeze: bool, scale: bool, example: Example | None
-) -> tuple[nn.Module, SimplifyReport]:
     asked = f"simplify({type(model).__name__})"
     kinds = [kind for kind, on in ((NORM, norms), (SQUEEZE, squeeze), (SCALE, scale)) if on]
     if not kinds:
         raise OptionError(asked, "norms, squeeze and scale are all False", "at least one of them")
+    network, report = rewritten(asked, model, kinds, example)
+    if not report.steps:
+        raise AccelerationError(
+            asked,
+            found="there is nothing to rewrite"
+            + "".join(f"; {each.module}: {each.reason}" for each in report.left[:1]),
+            allowed="networks with batch norms behind convolutions, or SE beside pointwise ones",
+        )
+    return network, report
+
+
+def rewritten(
+    asked: str, model: nn.Module, kinds: Sequence[str], example: Example | None
+) -> tuple[nn.Module, SimplifyReport]:
+    """A copy of a network in evaluation mode with what there is of these kinds, if only nothing, rewritten.
+
+    Args:
+        asked: what was asked, for errors.
+        model: the network.
+        kinds: of ``rewriting.KINDS``.
+        example: see ``simplify``, as for errors.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return _rewritten(asked, model, kinds, example)
+
+
+def _rewritten(
+    asked: str, model: nn.Module, kinds: Sequence[str], example: Example | None
+) -> tuple[nn.Module, SimplifyReport]:
     check_unwrapped(model)
     network = copy.deepcopy(model).eval()
     for module in network.modules():
@@ -145,12 +163,7 @@ def _simplified(
     graph, followed = trace_with(network, example)
     steps, left = Rewriter(network, Flow(graph)).plan(kinds)
     if not steps:
-        raise AccelerationError(
-            asked,
-            found="there is nothing to rewrite"
-            + "".join(f"; {each.module}: {each.reason}" for each in left[:1]),
-            allowed="networks with batch norms behind convolutions, or SE beside pointwise ones",
-        )
+        return network, SimplifyReport(type(model).__name__, (), tuple(left), 0.0)
     inputs = inputs_for(followed) if example is None else [example]
     change = change_of_rewriting(asked, network, lambda wide: apply(wide, steps), inputs)
     finite = _all_finite(network)

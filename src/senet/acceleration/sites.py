@@ -11,14 +11,18 @@ from torch.nn.utils import parametrize
 
 from senet.acceleration.excitations import Layers, Own, read
 from senet.acceleration.forwards import GateForward, StandIn, is_left
+from senet.acceleration.pointwise import GatedOutput
 from senet.block import SqueezeExcitation
 from senet.graph.attention import ChannelGate, channel_gates
 from senet.graph.flow import Flow
-from senet.graph.trace import Graph
+from senet.graph.trace import Graph, Op
 from senet.insertion.placement import Slot
 from senet.kernels.reference import ACTIVATIONS
 from senet.normalisation import activation_within, is_batch_norm
 from senet.tail import activation_name
+
+# What a tail ends with, by the number of operations after the gate.
+ENDS = ("gate", "sum", "activation")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class TailSite:
 
 @dataclass(frozen=True)
 class OwnTail:
-    """A block in a unit of ours, which computes its tail as one operation by itself.
+    """What computes its tail as one operation by itself: a block in a unit of ours, or a ``GatedOutput``.
 
     Args:
         block: its path.
@@ -101,6 +105,8 @@ def find_tails(model: nn.Module, graph: Graph) -> list[TailSite | OwnTail | NotT
 def _site(model: nn.Module, flow: Flow, gate: ChannelGate) -> TailSite | OwnTail | NotTaken:
     path = gate.module
     module = model.get_submodule(path)
+    if isinstance(module, GatedOutput):
+        return OwnTail(path)
     if gate.op.name != "mul":
         return NotTaken(path, "it adds to the map, SE multiplies")
     shape = flow.graph.shapes[gate.gated]
@@ -121,8 +127,10 @@ def _site(model: nn.Module, flow: Flow, gate: ChannelGate) -> TailSite | OwnTail
     excitation = stand_in.excitation if taken else read(module, shape[1], len(shape))
     if isinstance(excitation, str):
         return NotTaken(path, excitation)
-    end, beside = _after(model, flow, gate)
-    return _with_norm(TailSite(path, excitation, end=end, beside=beside), model, flow, gate)
+    after = what_follows(flow, gate)
+    beside = _beside(model, flow, gate, after[0]) if after else None
+    site = TailSite(path, excitation, end=ENDS[len(after)], beside=beside)
+    return _with_norm(site, model, flow, gate)
 
 
 def _with_norm(site: TailSite, model: nn.Module, flow: Flow, gate: ChannelGate) -> TailSite:
@@ -154,6 +162,16 @@ def _with_norm(site: TailSite, model: nn.Module, flow: Flow, gate: ChannelGate) 
     return dataclasses.replace(site, outside=outside)
 
 
+def excitation_of(model: nn.Module, flow: Flow, gate: ChannelGate) -> Layers | Own | str:
+    """What makes the gates of an SE module that another can stand in for, or why none can."""
+    module, shape = model.get_submodule(gate.module), flow.graph.shapes[gate.gated]
+    calls = [call for call in flow.graph.calls if call.module == gate.module]
+    ends = [(call.arguments, call.output) for call in calls]
+    if ends != [((gate.gated,), gate.op.outputs[0])] or gate.op.name != "mul":
+        return "it is no module of its own that runs once, takes a map and returns it gated"
+    return touched(module) or read(module, shape[1], len(shape))
+
+
 def touched(module: nn.Module) -> str | None:
     """What users have attached to a module or to what is in it."""
     if not is_left(*module.modules()):
@@ -181,20 +199,26 @@ def _norm_of(model: nn.Module, flow: Flow, value: int) -> str | None:
     return None
 
 
-def _after(model: nn.Module, flow: Flow, gate: ChannelGate) -> tuple[str, str | None]:
-    """What the tail ends with, and the norm that gives what is added."""
+def what_follows(flow: Flow, gate: ChannelGate) -> tuple[Op, ...]:
+    """The sum that alone reads what SE gives, and the ReLU that alone reads that: as many as there are."""
+    found: list[Op] = []
     value = gate.op.outputs[0]
-    readers = flow.graph.consumers(value)
-    # Drop-path, where it is in evaluation mode, is not there.
-    if len(readers) != 1 or not flow.is_sum(readers[0]):
-        return "gate", None
-    other = next(each for each in readers[0].inputs if each != value)
+    for is_next in (flow.is_sum, lambda op: op.name == "relu"):
+        readers = flow.graph.consumers(value)
+        # Drop-path, where it is in evaluation mode, is not there.
+        if len(readers) != 1 or value in flow.graph.outputs or not is_next(readers[0]):
+            break
+        found.append(readers[0])
+        value = readers[0].outputs[0]
+    return tuple(found)
+
+
+def _beside(model: nn.Module, flow: Flow, gate: ChannelGate, total: Op) -> str | None:
+    """The norm that gives what is added, and nothing else."""
+    other = next(each for each in total.inputs if each != gate.op.outputs[0])
     norm = _norm_of(model, flow, other)
     alone = norm is not None and flow.graph.runs[norm] == 1 and len(flow.graph.consumers(other)) == 1
-    untouched = norm is not None and touched(model.get_submodule(norm)) is None
-    after = flow.graph.consumers(readers[0].outputs[0])
-    end = "activation" if [reader.name for reader in after] == ["relu"] else "sum"
-    return end, norm if alone and untouched else None
+    return norm if alone and norm is not None and touched(model.get_submodule(norm)) is None else None
 
 
 def _read_only_by(flow: Flow, value: int, ops: frozenset[int]) -> bool:

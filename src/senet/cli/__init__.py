@@ -13,6 +13,7 @@ from senet.cli.evaluate import evaluate
 from senet.cli.experiments import ablate, compare
 from senet.cli.gates import gates
 from senet.cli.networks import convert, models, plan
+from senet.cli.predict import predict
 from senet.cli.sensitivity import sensitivity
 from senet.cli.train import train
 from senet.errors import SenetError, StoppedError, did_you_mean
@@ -20,6 +21,7 @@ from senet.errors import SenetError, StoppedError, did_you_mean
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "predict": predict,
     "models": models,
     "plan": plan,
     "cost": cost,

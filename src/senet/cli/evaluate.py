@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 from senet.cli.parsing import name_broken, parser_for
 from senet.errors import OptionError
+
+_BATCH = 256
+# Images of a detector are large, and each has its own size.
+_BOXES_BATCH = 8
 
 
 def evaluate(argv: list[str]) -> None:
@@ -45,10 +51,26 @@ def evaluate(argv: list[str]) -> None:
         "--crops", type=int, default=1, help="1, the centre; 10, also the corners, and the mirror images"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--batch_size", type=int, default=256, help="images, or views of them, a batch")
+    parser.add_argument(
+        "--batch_size",
+        type=int | None,
+        help=f"images, or views of them, a batch; none: {_BATCH}, of a detector {_BOXES_BATCH}",
+    )
     parser.add_argument("--workers", type=int | None, help="processes that prepare images")
     parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
     options = parser.parse_args(argv)
+
+    from senet.detection.detector import is_detector, is_of_detector
+
+    if any(is_detector(model) for model in options.models):
+        raise OptionError(
+            f"eval {' '.join(options.models)}",
+            found="a detector's name alone knows nothing",
+            allowed="its run folder, or its weights",
+        )
+    if any(is_of_detector(model) for model in options.models):
+        _evaluate_detector(options)
+        return
 
     from senet.evaluation.together import evaluate_models
     from senet.runtime.device import device_named
@@ -65,12 +87,38 @@ def evaluate(argv: list[str]) -> None:
             squash=options.squash,
             crops=options.crops,
             device=options.device,
-            batch_size=options.batch_size,
+            batch_size=_BATCH if options.batch_size is None else options.batch_size,
             workers=options.workers,
         )
         if processes.leads:
             print(json.dumps(found.rows) if options.json else found)
             name_broken(found.broken)
+
+
+def _evaluate_detector(options: Any) -> None:
+    """Prints COCO's numbers for one detector; what is for classifiers is an error."""
+    from senet.detection.evaluating import evaluate_detector
+
+    for_classifiers = ("weights", "preprocessing", "size", "scales", "squash")
+    given = [f"--{name}" for name in for_classifiers if getattr(options, name)]
+    given += ["--crops"] if options.crops != 1 else []
+    if given or len(options.models) > 1:
+        raise OptionError(
+            f"eval {' '.join(options.models)}",
+            found=f"{given[0]} is for classifiers" if given else "a detector stands beside others",
+            allowed="one detector, with --data, --device, --batch_size, --workers and --json",
+        )
+    data, found = evaluate_detector(
+        options.models[0],
+        data=options.data,
+        device=options.device,
+        batch_size=_BOXES_BATCH if options.batch_size is None else options.batch_size,
+        workers=options.workers,
+    )
+    if os.environ.get("RANK", "0") == "0":
+        about = {"model": options.models[0], "data": data}
+        print(json.dumps([about | found.to_dict()]) if options.json else found)
+        name_broken(found.broken)
 
 
 def _scales(text: str | None) -> list[int]:

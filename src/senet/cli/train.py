@@ -45,20 +45,33 @@ def train(argv: list[str]) -> None:
     resumed = any(word.split("=")[0] == "--resume" for word in argv)
     config, ways = _resumed(argv) if resumed else _new(parser, argv)
 
-    from senet.training.loop import train as run
+    from senet.training.loop import run
 
     say = _say_aside if ways["json"] else _say
     with contextlib.ExitStack() as stack:
         watchers = [
             stack.enter_context(contextlib.closing(each)) for each in _watchers(ways["tensorboard"], say)
         ]
-        result = run(config, resume=resumed, say=say, watch=watchers)
+        result = run(_task(config.model), config, resume=resumed, say=say, watch=watchers)
     if not result.leads:
         return
     if ways["json"]:
         print(json.dumps({"run": str(result.run)} | result.evaluation.to_dict()))
     else:
         _summarise(result)
+
+
+def _task(model: str) -> Any:
+    """What makes a run of a network ready, by its name."""
+    from senet.detection.detector import is_detector
+
+    if is_detector(model):
+        from senet.detection.job import prepare as prepare_detection
+
+        return prepare_detection
+    from senet.training.classification import prepare as prepare_classification
+
+    return prepare_classification
 
 
 def _add_ways(parser: Any) -> None:
@@ -108,9 +121,7 @@ def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
     chosen.model = chosen.MODEL or chosen.model
     fields = [field.name for field in dataclasses.fields(Recipe)]
     if chosen.recipe is None:
-        from senet.models import info
-
-        info(chosen.model)  # a name that is unknown is said so
+        _check_name(chosen.model)
         chosen.recipe = default_recipe(chosen.data, chosen.model)
     if chosen.recipe in RECIPES or not _has_keys(chosen.config, fields):
         # The recipe gives the defaults; what the user says about it wins.
@@ -122,6 +133,14 @@ def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
     return config_of(values | {"model": chosen.model, "recipe": chosen.recipe}), ways
 
 
+def _check_name(model: str) -> None:
+    """Raises OptionError for a name that is unknown."""
+    from senet.detection.detector import backbone_of, is_detector
+    from senet.models import info
+
+    (backbone_of if is_detector(model) else info)(model)
+
+
 def _watchers(tensorboard: bool, say: Any) -> list[Any]:
     """What follows the run: the picture of its curves, and TensorBoard where it is asked for."""
     from senet.report.curves import Curves
@@ -130,16 +149,16 @@ def _watchers(tensorboard: bool, say: Any) -> list[Any]:
     return [Curves(say), *([TensorBoard()] if tensorboard else [])]
 
 
-def _summarise(result: TrainResult) -> None:
+def _summarise(result: TrainResult[Any, Any]) -> None:
     """What a newcomer looks at when the training is over."""
     from senet.analysis.gates import record_gates
     from senet.block import SqueezeExcitation
     from senet.report.terminal import gate_bars
 
     found = result.evaluation
-    best = max(result.history, key=lambda row: row["test_top1"])
-    print(f"\ntest accuracy {found.top1:.2f} % ({found.correct1:,} of {found.images:,} images), last epoch")
-    print(f"best epoch {best['epoch']}: {best['test_top1']:.2f} %, chosen on the same images")
+    best = max(result.history, key=lambda row: row[found.measure])
+    print(f"\n{found.summary}, last epoch")
+    print(f"best epoch {best['epoch']}: {best[found.measure]:.2f} %, chosen on the same images")
     job = result.job
     if any(isinstance(module, SqueezeExcitation) for module in job.state.tested.modules()):
         with record_gates(job.state.tested) as gates:

@@ -10,15 +10,21 @@ from senet.data.digits import open_digits
 from senet.data.downloads import DOWNLOADS, open_download
 from senet.data.fake import open_fake
 from senet.data.folder import open_folder
+from senet.data.places365 import is_places365, open_places365
 from senet.data.shards import open_shards
 from senet.data.source import Source as Source
 from senet.data.source import Splits as Splits
 from senet.errors import OptionError, did_you_mean
 
+
+def _open_folder(place: str) -> Splits:
+    return open_places365(place) if is_places365(place) else open_folder(place)
+
+
 # Each kind of data as it is written, and what opens the part behind the colon.
 FORMS: dict[str, Callable[[str], Splits]] = {
     "digits": open_digits,
-    "folder:DIR": open_folder,
+    "folder:DIR": _open_folder,
     "shards:DIR": open_shards,
     **{f"{name}:DIR": functools.partial(open_download, name) for name in DOWNLOADS},
     "fake:CxHxW": open_fake,
@@ -31,16 +37,23 @@ def open_data(name: str) -> Splits:
     """The data set of that name.
 
     Args:
-        name: ``digits``; ``folder:DIR`` with train/ and val/ of class folders; ``shards:DIR``
-            with tar shards in WebDataset's layout; ``cifar10:DIR``, ``cifar100:DIR`` and
-            ``fashion-mnist:DIR``, fetched into DIR when they are not there;
-            ``fake:CxHxW[,images=N][,classes=K]``, random images.
+        name: ``digits``; ``folder:DIR`` with train/ and val/ of class folders, or with
+            Places365 as it is published; ``shards:DIR`` with tar shards in WebDataset's layout;
+            ``cifar10:DIR``, ``cifar100:DIR`` and ``fashion-mnist:DIR``, fetched into DIR when they are
+            not there; ``fake:CxHxW[,images=N][,classes=K]``, random images.
 
     Raises:
         OptionError: the name is unknown.
         DataError: what it names is missing or broken.
     """
     scheme, _, place = name.partition(":")
+    if scheme == "coco":
+        raise OptionError(
+            f"data {name!r}",
+            found="its images have boxes, which a classifier does not learn",
+            allowed=", ".join(FORMS),
+            do="Name a detector, such as fasterrcnn_se_resnet50_fpn.",
+        )
     if scheme not in SCHEMES:
         raise OptionError(
             f"data {name!r}",

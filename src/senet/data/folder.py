@@ -1,4 +1,7 @@
-"""``folder:DIR``: ``train/`` and ``val/`` (or ``test/``), each with one folder of images a class."""
+"""``folder:DIR``: ``train/`` and ``val/`` (or ``test/``), each with one folder of images a class.
+
+With ``categories_places365.txt`` in it, it is another layout: ``places365.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from senet.data.source import IMAGE_ENDINGS, TEST_NAMES, Names, Splits, decode, existing_folder
+from senet.data.source import IMAGE_ENDINGS, TEST_NAMES, Names, Splits, existing_folder, read_image
 from senet.errors import DataError
 
 _LAYOUT = "DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg"
 
+# Places365's list of its categories.
+CATEGORIES = "categories_places365.txt"
+_AS_PLACES365 = f"If this is Places365, put its {CATEGORIES} and places365_val.txt into DIR."
 
-class ImageFolder:
-    """Images in class folders, each read when asked for; only their names are held in memory.
 
-    They are numbered class by class, and in a class by the parts of their paths.
+class ImageFiles:
+    """Images in files, each read when asked for; only their names are held in memory.
+
+    Args:
+        folder: what the names start from.
+        names: of the files.
+        labels: (n,) int64, the class of each.
+    """
+
+    def __init__(self, folder: Path, names: Names, labels: npt.NDArray[np.int64]) -> None:
+        self.folder = folder
+        self.names = names
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[Any, int]:
+        """The image (PIL, RGB) and its class; DataError naming the file."""
+        path = self.folder / self.names[index]
+        return read_image(path, channels=3), int(self.labels[index])
+
+
+class ImageFolder(ImageFiles):
+    """Images in class folders, numbered class by class, and in a class by the parts of their paths.
 
     Args:
         folder: holds the class folders.
@@ -29,22 +58,9 @@ class ImageFolder:
     """
 
     def __init__(self, folder: Path, classes: list[str]) -> None:
-        self.folder = folder
         by_class = [Names.of(_below(str(folder), name)) for name in classes]
-        self.names = Names.joined(by_class)
-        self.labels = np.repeat(np.arange(len(classes)), [len(names) for names in by_class])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> tuple[Any, int]:
-        """The image (PIL, RGB) and its class; DataError naming the file."""
-        path = self.folder / self.names[index]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"reading {path}", f"the file cannot be read ({error})") from error
-        return decode(data, channels=3, where=str(path)), int(self.labels[index])
+        labels = np.repeat(np.arange(len(classes)), [len(names) for names in by_class])
+        super().__init__(folder, Names.joined(by_class), labels)
 
 
 def open_folder(place: str) -> Splits:
@@ -65,10 +81,14 @@ def _open(asked: str, place: str) -> Splits:
     held_out = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
     if not (root / "train").is_dir() or held_out is None:
         missing = "train/" if held_out else "train/ with val/"
-        raise DataError(asked, f"there is no {missing} in it", _LAYOUT)
+        places = any(root.glob("data_256*")) or any(root.glob("data_large*"))
+        raise DataError(asked, f"there is no {missing} in it", _LAYOUT, _AS_PLACES365 if places else "")
     classes = _class_names(root / "train")
     if not classes:
         raise DataError(asked, f"{root / 'train'} holds no class folders", _LAYOUT)
+    if _are_initials(root / "train", classes):
+        found = f"the folders of train/ are initials, {classes[0]} to {classes[-1]}, of folders in them"
+        raise DataError(asked, found, _LAYOUT, _AS_PLACES365)
     unknown = sorted(set(_class_names(held_out)) - set(classes))
     if unknown:
         raise DataError(
@@ -104,6 +124,19 @@ def _class_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         # Folders with a dot are a tool's, such as .ipynb_checkpoints.
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _are_initials(folder: Path, classes: list[str]) -> bool:
+    """Whether the classes are letters that only hold folders which begin with them (a/airfield)."""
+    return all(len(name) == 1 and _only_begins_with(name, folder / name) for name in classes)
+
+
+def _only_begins_with(letter: str, folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        own = (entry for entry in entries if not entry.name.startswith("."))
+        # The first image ends it: a class may have millions.
+        found = (entry.is_dir() and entry.name.startswith(letter) for entry in own)
+        return next(found, False) and all(found)
 
 
 def _below(root: str, within: str) -> Iterator[str]:

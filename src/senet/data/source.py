@@ -34,18 +34,22 @@ MOST_ASPECT = 200
 _FREE_PIXELS, _PIXELS_A_BYTE = 2**24, 4096
 
 
-class Source(Protocol):
-    """Labelled images, numbered from 0; any process may read any of them at any time."""
+class Readable(Protocol):
+    """Images, numbered from 0; any process may read any of them at any time."""
 
     def __len__(self) -> int:
         """How many images there are."""
 
+    def read(self, index: int) -> tuple[Any, int]:
+        """The image and a number that is known of it; DataError naming a broken one."""
+
+
+class Source(Readable, Protocol):
+    """Labelled images (PIL, mode L or RGB): the number is that of the class."""
+
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """The class of each image, (n,); no image is read for it."""
-
-    def read(self, index: int) -> tuple[Any, int]:
-        """The image (PIL, mode L or RGB) and its class; DataError naming a broken one."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,15 @@ def existing_folder(asked: str, place: str, layout: str) -> Path:
         near = [entry.name for entry in missing.parent.iterdir() if entry.is_dir()]
     found = f"{missing} is no folder" if missing.exists() else f"there is no folder {missing}"
     raise DataError(asked, found, layout, did_you_mean(missing.name, near))
+
+
+def read_image(path: Path, *, channels: int) -> Any:
+    """The PIL image in a file, as grey (1 channel) or RGB (3); DataError naming it, see ``decode``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"reading {path}", f"the file cannot be read ({error})") from error
+    return decode(data, channels=channels, where=str(path))
 
 
 def decode(data: bytes, *, channels: int, where: str) -> Any:

@@ -12,18 +12,16 @@ import functools
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torch._C import _error_if_any_worker_fails
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from senet.data.preprocessing import Transform
-from senet.data.source import Source
+from senet.data.source import Readable
 from senet.errors import DataError, RunError
 from senet.runtime.processes import ALONE, Processes
 
@@ -51,18 +49,24 @@ class Broken(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A prepared image, uint8 (C, H, W), or None if there is none; and what was broken on the way to it."""
+    """A prepared image, None if there is none; and what was broken on the way to it.
 
-    image: Tensor | None
+    It is uint8 (C, H, W), or what another task's transform gives.
+    """
+
+    image: Any
     label: int
     broken: list[Broken]
 
 
 class Batch(NamedTuple):
-    """uint8 images (B, C, H, W) with labels (B,), and the broken images that are not among them."""
+    """Images and what is known of each, and the broken images that are not among them.
 
-    images: Tensor
-    labels: Tensor
+    They are uint8 (B, C, H, W) with labels (B,), or as another task collates them.
+    """
+
+    images: Any
+    labels: Any
     broken: list[Broken]
 
 
@@ -71,12 +75,15 @@ class Images(Dataset[Sample]):
 
     Args:
         source: the images.
-        transform: PIL image to uint8 tensor; may draw from torch's global generator.
+        transform: PIL image to uint8 tensor, or as another task has it; may draw from torch's global
+            generator.
         seed: of the run.
         replace: whether another image stands in for a broken one; which one is decided by seed and key.
     """
 
-    def __init__(self, source: Source, transform: Transform, seed: int, *, replace: bool = False) -> None:
+    def __init__(
+        self, source: Readable, transform: Callable[[Any], Any], seed: int, *, replace: bool = False
+    ) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed
@@ -97,7 +104,7 @@ class Images(Dataset[Sample]):
             return Sample(self._augmented(picture, key), label, broken)
         return Sample(None, -1, broken)
 
-    def _augmented(self, picture: Any, key: SampleKey) -> Tensor:
+    def _augmented(self, picture: Any, key: SampleKey) -> Any:
         generator = torch.default_generator
         before = generator.get_state()
         # Of the seed and the key alone, and the caller's generator is untouched.
@@ -230,6 +237,13 @@ class BatchesInOrder(Sampler[list[SampleKey]]):
             yield [SampleKey(0, index) for index in range(first, min(first + self.batch_size, self.images))]
 
 
+def collated(samples: list[Sample]) -> Batch:
+    """The batch of samples of one shape."""
+    whole = [(sample.image, sample.label) for sample in samples if sample.image is not None]
+    images, labels = default_collate(whole) if whole else (torch.empty(0), torch.empty(0, dtype=torch.int64))
+    return Batch(images, labels, [broken for sample in samples for broken in sample.broken])
+
+
 class Loader:
     """Batches in the order of ``batches``.
 
@@ -238,20 +252,27 @@ class Loader:
         batches: which of them make up each batch.
         workers: processes that prepare images; 0 does it in this one.
         pin_memory: whether batches lie in page-locked memory, for a GPU.
+        collate: makes a batch of samples.
 
     Raises:
         RunError: a worker has died (while iterating).
     """
 
     def __init__(
-        self, images: Images, batches: Sampler[list[SampleKey]], *, workers: int, pin_memory: bool = False
+        self,
+        images: Images,
+        batches: Sampler[list[SampleKey]],
+        *,
+        workers: int,
+        pin_memory: bool = False,
+        collate: Callable[[list[Sample]], Batch] = collated,
     ) -> None:
         self._loader: DataLoader[Any] = DataLoader(
             images,
             batch_sampler=batches,
             num_workers=workers,
             pin_memory=pin_memory,
-            collate_fn=_collate,
+            collate_fn=collate,
             worker_init_fn=_start_worker if workers else None,
             # A worker of a server of forks would not notice that this process is gone.
             multiprocessing_context="fork" if workers else None,
@@ -289,12 +310,6 @@ class Loader:
             # Now, and not when the error is forgotten: until then PyTorch counts the dead.
             end()
             atexit.unregister(end)
-
-
-def _collate(samples: list[Sample]) -> Batch:
-    whole = [(sample.image, sample.label) for sample in samples if sample.image is not None]
-    images, labels = default_collate(whole) if whole else (torch.empty(0), torch.empty(0, dtype=torch.int64))
-    return Batch(images, labels, [broken for sample in samples for broken in sample.broken])
 
 
 def _start_worker(_worker: int) -> None:

@@ -58,6 +58,25 @@ class Evaluation:
         """Accuracy among the first five, in per cent."""
         return 100 * self.correct5 / self.images
 
+    @property
+    def score(self) -> int:
+        """What decides which epoch is best."""
+        return self.correct1
+
+    @property
+    def measure(self) -> str:
+        """The column that says the score to people."""
+        return "test_top1"
+
+    @property
+    def summary(self) -> str:
+        """The accuracy in a line."""
+        return f"test accuracy {self.top1:.2f} % ({self.correct1:,} of {self.images:,} images)"
+
+    def columns(self) -> dict[str, float]:
+        """The columns of a run's metrics.csv that are the test's."""
+        return {"test_loss": self.loss, "test_top1": self.top1, "test_top5": self.top5}
+
     def to_dict(self) -> dict[str, Any]:
         """Counts, accuracies in per cent, loss, and how many images are broken."""
         return {

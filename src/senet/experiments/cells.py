@@ -14,8 +14,8 @@ from senet.block import SEConfig
 from senet.errors import OptionError, UndefinedError, check_options
 from senet.experiments.grid import Grid, plain_and_se
 from senet.models import info
+from senet.training.classification import prepare
 from senet.training.config import TrainConfig, config_from
-from senet.training.job import prepare
 
 # What does not change a run's result, but where, how fast and under which name it runs.
 ASIDE = ("run", "recipe", "device", "workers", "save_minutes", "broken_images")

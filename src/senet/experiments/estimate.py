@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from senet.experiments.cells import Cell
-from senet.training.job import Job, prepare
+from senet.training.classification import Classification, prepare
 
 _STEPS = 3
 
@@ -30,7 +30,7 @@ def seconds_of(cells: Sequence[Cell]) -> dict[str, float]:
     return {label: _seconds(prepare(dataclasses.replace(cell.config, workers=0))) for label, cell in bar}
 
 
-def _seconds(job: Job) -> float:
+def _seconds(job: Classification) -> float:
     """Of a whole run."""
     recipe = job.config.recipe
     size = (job.data.channels, job.preprocessing.size, job.preprocessing.size)

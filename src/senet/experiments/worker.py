@@ -20,12 +20,13 @@ from senet.analysis.cost.replica import on_meta
 from senet.analysis.cost.saved import saved_bytes
 from senet.analysis.worth.prepared import Prepared
 from senet.errors import OptionError, RunError
-from senet.evaluation.classification import evaluate
+from senet.evaluation.classification import Evaluation, evaluate
 from senet.experiments.cells import Cell
 from senet.files import write_text
 from senet.graph.arithmetic import multiply_adds
 from senet.passport import passport
 from senet.runtime.processes import ALONE, Processes
+from senet.training.classification import Classification
 from senet.training.loop import TrainResult, train
 from senet.training.run_folder import CONFIG
 
@@ -98,7 +99,9 @@ def read_result(cell: Cell, out: Path) -> RunResult | None:
         ) from error
 
 
-def _measured(run: TrainResult, peak: int | None, processes: Processes) -> RunResult:
+def _measured(
+    run: TrainResult[Classification, Evaluation], peak: int | None, processes: Processes
+) -> RunResult:
     job, tested = run.job, run.job.state.tested
     images = Prepared(
         job.data.train,

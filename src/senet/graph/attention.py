@@ -52,7 +52,7 @@ def channel_gates(flow: Flow) -> list[ChannelGate]:
             if ops is None and op.name == "mul":
                 ops = _at_each_position(flow, gated, gate)
             if ops is not None:
-                module = _common(flow.graph.ops[index].module for index in (*ops, op.index))
+                module = innermost(flow.graph.ops[index].module for index in (*ops, op.index))
                 found.append(ChannelGate(op, gated, gate, ops | {op.index}, module, squeezed))
                 break
     return found
@@ -120,7 +120,7 @@ def _positions(shape: tuple[int, ...]) -> int:
     return prod(shape[2:])
 
 
-def _common(modules: Iterable[str]) -> str:
+def innermost(modules: Iterable[str]) -> str:
     """The innermost module that is around all of these."""
     paths = [module.split(".") if module else [] for module in modules]
     common: list[str] = []

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from senet.block import ConstantScale, SqueezeExcitation
 from senet.errors import InsertionError
 
 
@@ -28,7 +27,7 @@ class Hook:
     part_of_network = True
     handle: RemovableHandle
 
-    def __init__(self, block: SqueezeExcitation | ConstantScale, position: int = 0) -> None:
+    def __init__(self, block: nn.Module, position: int = 0) -> None:
         self.block = block
         self.position = position
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from senet.block import ConstantScale, SqueezeExcitation
+from senet.block import SqueezeExcitation, Substitute
 from senet.errors import UndefinedError, check_choice
 
 
@@ -23,7 +23,7 @@ class Slot:
 
     channels: UnitChannels
     placement: Placement | None
-    se: SqueezeExcitation | ConstantScale | None
+    se: SqueezeExcitation | Substitute | None
 
 
 class Staged(ABC):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from senet.block import ConstantScale, SEConfig, SqueezeExcitation
+from senet.block import SEConfig, SqueezeExcitation
 from senet.errors import InsertionError, OptionError, TraceError, require
 from senet.graph.examples import trace_with
 from senet.graph.trace import Example, buffers_kept
@@ -278,22 +278,23 @@ def _hook(attachment: Attachment, block: SqueezeExcitation) -> Hook:
     return {"input": InputGate, "shortcut": ShortcutGate}[attachment.how](block, attachment.position)
 
 
-def replace(model: nn.Module, block: nn.Module, scale: ConstantScale | None) -> None:
-    """Puts a constant scale in the place of a block, or nothing.
+def replace(model: nn.Module, block: nn.Module, other: nn.Module | None) -> None:
+    """Puts another module in the place of a block, or nothing.
 
     Args:
         model: the network.
         block: any module in it that takes a map and returns it gated.
-        scale: None takes the block out; where the network calls it itself, ``nn.Identity`` remains.
+        other: takes such a map too; None takes the block out: where the network calls it itself,
+            ``nn.Identity`` remains.
     """
     hooks = [hook for module in model.modules() for hook in _hooks_on(module) if hook.block is block]
     slots = [module for module in model.modules() if isinstance(module, Slot) and module.se is block]
-    if scale is None and isinstance(block, SqueezeExcitation) and (hooks or slots):
+    if other is None and isinstance(block, SqueezeExcitation) and (hooks or slots):
         _take_out(model, {block})
         return
-    swap(model, block, nn.Identity().train(block.training) if scale is None else scale)
+    swap(model, block, nn.Identity().train(block.training) if other is None else other)
     for hook in hooks:
-        hook.block = scale or hook.block
+        hook.block = hook.block if other is None else other
 
 
 def is_simplified(model: nn.Module) -> bool:

@@ -119,6 +119,13 @@ def without_memory(config: NetworkConfig, source: str) -> Network:
 
 def _said(weights: Weights) -> NetworkConfig | None:
     """The network that the header names, None if it names none."""
+    if "detector" in weights.header:
+        raise WeightsError(
+            f"weights {weights.source!r}",
+            found="they are those of a detector",
+            allowed="those of a classifier",
+            do="senet.detection.load reads them.",
+        )
     if "network" not in weights.header:
         return None
     try:

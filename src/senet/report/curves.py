@@ -110,7 +110,9 @@ def figure_of(title: str, history: Sequence[dict[str, Any]]) -> Figure:
     loss, accuracy, rate = figure.subplots(
         3, sharex=True, gridspec_kw={"height_ratios": [4, 4, 1.6], **places}
     )
-    for axes, name in ((loss, "loss"), (accuracy, "test accuracy"), (rate, "learning rate")):
+    losses, accuracies = _drawn(_LOSSES, history), _drawn(_ACCURACIES, history)
+    measured = "test accuracy" if accuracies == _ACCURACIES[:2] else "test precision"
+    for axes, name in ((loss, "loss"), (accuracy, measured), (rate, "learning rate")):
         _furnish(axes, name)
     epochs = [row["epoch"] for row in history]
     rate.set_xlim(0, epochs[-1])
@@ -125,11 +127,11 @@ def figure_of(title: str, history: Sequence[dict[str, Any]]) -> Figure:
     rate.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     accuracy.yaxis.set_major_formatter(PercentFormatter(symbol=" %"))
 
-    _plot(loss, epochs, history, _LOSSES)
-    _plot(accuracy, epochs, history, _ACCURACIES)
+    _plot(loss, epochs, history, losses)
+    _plot(accuracy, epochs, history, accuracies)
     # The rate of a row is that of the epoch which ends there.
     _plot(rate, [0, *epochs], [history[0], *history], _RATE)
-    _mark(loss, accuracy, history)
+    _mark(loss, accuracy, history, accuracies[0].column)
     heading = figure.text(_LEFT, _HEADING, title, fontsize=12, fontweight="bold")
     heading.set_parse_math(False)
     extent = f"epoch {epochs[-1]:,}, step {history[-1]['step']:,}"
@@ -153,8 +155,15 @@ _LOSSES = [
 _ACCURACIES = [
     _Curve("test_top1", "top-1 {:.2f} %", VERMILION),
     _Curve("test_top5", "top-5 {:.2f} %", PURPLE),
+    _Curve("test_ap", "AP {:.2f} %", VERMILION),
+    _Curve("test_ap50", "AP50 {:.2f} %", PURPLE),
 ]
 _RATE = [_Curve("lr", "{:.3g}", GREY, "steps-pre")]
+
+
+def _drawn(curves: Sequence[_Curve], history: Sequence[dict[str, Any]]) -> list[_Curve]:
+    """The curves that the run has: a detector's test has a precision in place of loss and accuracy."""
+    return [curve for curve in curves if curve.column in history[0]]
 
 
 def _furnish(axes: Axes, name: str) -> None:
@@ -204,17 +213,17 @@ def _shifts(axes: Axes, lasts: Sequence[float]) -> list[float]:
     return [short if number == upper else -short for number in range(2)]
 
 
-def _mark(loss: Axes, accuracy: Axes, history: Sequence[dict[str, Any]]) -> None:
-    """Marks the epoch that best.safetensors is from: the first of those with the highest accuracy."""
-    best = max(history, key=lambda row: row["test_top1"])
-    epoch, top1 = best["epoch"], best["test_top1"]
+def _mark(loss: Axes, accuracy: Axes, history: Sequence[dict[str, Any]], measure: str) -> None:
+    """Marks the epoch that best.safetensors is from: the first of those with the highest measure."""
+    best = max(history, key=lambda row: row[measure])
+    epoch, highest = best["epoch"], best[measure]
     for axes in (loss, accuracy):
         axes.axvline(epoch, color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-    accuracy.plot(epoch, top1, "o", color="white", markeredgecolor=VERMILION, markersize=7, clip_on=False)
+    accuracy.plot(epoch, highest, "o", color="white", markeredgecolor=VERMILION, markersize=7, clip_on=False)
     early = epoch < history[-1]["epoch"] / 2
     # At the foot of the panel, on the side where there is room: the curves are at its head.
     accuracy.annotate(
-        f"best: {top1:.2f} % in epoch {epoch:,}",
+        f"best: {highest:.2f} % in epoch {epoch:,}",
         (epoch, 0),
         xycoords=accuracy.get_xaxis_transform(),
         xytext=(6 if early else -6, 6),

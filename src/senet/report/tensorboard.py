@@ -16,6 +16,9 @@ _TAGS = {
     "loss/test": "test_loss",
     "accuracy/top1": "test_top1",
     "accuracy/top5": "test_top5",
+    "precision/ap": "test_ap",
+    "precision/ap50": "test_ap50",
+    "precision/ap75": "test_ap75",
     "learning_rate": "lr",
 }
 
@@ -53,7 +56,8 @@ class TensorBoard:
                 self._writer = self._kind(str(path / FOLDER), purge_step=0)
             for row in history[self._rows :]:
                 for tag, column in _TAGS.items():
-                    self._writer.add_scalar(tag, row[column], row["step"])
+                    if column in row:
+                        self._writer.add_scalar(tag, row[column], row["step"])
             self._rows = len(history)
             self._writer.flush()
         except OSError as error:

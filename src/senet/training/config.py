@@ -49,6 +49,8 @@ class Recipe(Augmentation):
             and saved, and a copy until the warm-up is over; 0 averages none.
         freeze_norms: the last of the epochs (which a plateau may cut short) in which batch norms stay as they
             are, statistics and parameters.
+        frozen_norms: whether batch norms stay so in all epochs.
+        frozen_stages: the stages from the first on that stay as they are: 2 is up to conv2_x.
         balanced: whether every class is shown equally often.
         repeats: each epoch shows 1 / repeats of the images, each that often.
         squash: whether images are first resized to a square, whatever their shape.
@@ -75,6 +77,8 @@ class Recipe(Augmentation):
     label_smoothing: float = 0.0
     ema: float = 0.0
     freeze_norms: int = 0
+    frozen_norms: bool = False
+    frozen_stages: int = 0
     balanced: bool = False
     repeats: int = 1
     squash: bool = False
@@ -84,7 +88,7 @@ class Recipe(Augmentation):
         super().__post_init__()
         for name in ("epochs", "batch_size", "accumulate", "patience", "repeats"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("weight_decay", "clip", "plateaus", "freeze_norms"):
+        for name in ("weight_decay", "clip", "plateaus", "freeze_norms", "frozen_stages"):
             require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         for name in ("momentum", "label_smoothing", "warmup", "ema"):
             require(name, getattr(self, name), 0 <= getattr(self, name) < 1, "0 <= share < 1")

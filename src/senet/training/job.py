@@ -1,31 +1,27 @@
-"""From a configuration to everything a run needs; what is wrong in it shows up here, before any step."""
+"""A run that is ready to begin: what all tasks have in common, and what each of them decides."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from senet import weights
-from senet.block import SEConfig, SqueezeExcitation
-from senet.data import Splits, open_data
-from senet.data.augmentation import mixing, training_transform
-from senet.data.preprocessing import Preprocessing, preprocessing_for
-from senet.data.stream import NOISE, Batch, Images, Loader, TrainingBatches, seed_of
-from senet.errors import RunError, WeightsError, check_options, require
-from senet.evaluation.classification import Batches, Evaluation, batches_of, evaluate
-from senet.evaluation.members import check_size
-from senet.models import build, info
+from senet.block import SqueezeExcitation
+from senet.data.stream import NOISE, Batch, TrainingBatches, seed_of
+from senet.errors import RunError, require
+from senet.evaluation.classification import Batches
 from senet.normalisation import is_batch_norm, share_statistics
-from senet.runtime.device import device_named, worker_count
-from senet.runtime.processes import ALONE, Processes
+from senet.runtime.processes import Processes
 from senet.training.config import TrainConfig
 from senet.training.optimisation import optimizer_for
 from senet.training.state import TrainState
@@ -33,8 +29,54 @@ from senet.training.state import TrainState
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+class Outcome(Protocol):
+    """What a test of the network gave."""
+
+    @property
+    def broken(self) -> Sequence[str]:
+        """Why, for each image that cannot be read, in their order."""
+
+    @property
+    def score(self) -> float:
+        """What is compared from epoch to epoch: the higher, the better."""
+
+    @property
+    def measure(self) -> str:
+        """The column, in per cent, that says the score to people."""
+
+    @property
+    def summary(self) -> str:
+        """The score in a line."""
+
+    def columns(self) -> Mapping[str, float]:
+        """The columns of metrics.csv that are the test's."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+
+
+class DataSet(Protocol):
+    """Images to train on, whatever is known of each."""
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the labels."""
+
+    @property
+    def train(self) -> Sized:
+        """The images to train on."""
+
+
+Labels = npt.NDArray[np.int64]
+Found = TypeVar("Found", bound=Outcome)
+
+
 @dataclass(frozen=True)
-class Job:
+class Job(ABC, Generic[Found]):
     """A run that is ready to begin.
 
     Args:
@@ -43,7 +85,6 @@ class Job:
         device: where the network is.
         memory_format: of the maps.
         data: the images.
-        preprocessing: what is done to them.
         state: the network and its optimizer.
         network: the state's network as it is called: among several processes, what adds their gradients up.
         workers: processes that prepare images.
@@ -53,11 +94,32 @@ class Job:
     processes: Processes
     device: torch.device
     memory_format: torch.memory_format
-    data: Splits
-    preprocessing: Preprocessing
+    data: DataSet
     state: TrainState
     network: nn.Module
     workers: int
+
+    @abstractmethod
+    def steps(self) -> Generator[list[Batch]]:
+        """The batches of each step that is still to be done, in their parts."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, part: int, network: nn.Module) -> Tensor:
+        """The sum over a batch of each image's loss, in training.
+
+        Args:
+            batch: of ``steps``.
+            part: which of the step's parts it is.
+            network: the state's, or what adds up its gradients.
+        """
+
+    @abstractmethod
+    def test_batches(self) -> Batches:
+        """Every test image once, over all processes."""
+
+    @abstractmethod
+    def test(self, batches: Batches) -> Found:
+        """The outcome of the tested network on these batches."""
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
@@ -69,8 +131,13 @@ class Job:
         """Images a step, over all processes."""
         return self.order().batch_size
 
-    def order(self, start: int = 0) -> TrainingBatches:
-        """Which images make up each step from ``start`` on, this process's share of them."""
+    def order(self, start: int = 0, labels: Labels | None = None) -> TrainingBatches:
+        """Which images make up each step from ``start`` on, this process's share of them.
+
+        Args:
+            start: the first step.
+            labels: of the images, for an order that shows all classes equally often.
+        """
         recipe = self.config.recipe
         return TrainingBatches(
             len(self.data.train),
@@ -80,24 +147,21 @@ class Job:
             start,
             parts=recipe.accumulate,
             repeats=recipe.repeats,
-            labels=self.data.train.labels if recipe.balanced else None,
+            labels=labels,
             processes=self.processes,
         )
 
-    def steps(self) -> Generator[list[Batch]]:
-        """The batches of each step that is still to be done, in their parts."""
-        transform = training_transform(self.preprocessing, self.config.recipe)
-        images = Images(self.data.train, transform, self.config.seed, replace=True)
-        order = self.order(self.state.step)
-        batches = iter(Loader(images, order, workers=self.workers, pin_memory=self.device.type == "cuda"))
-        while parts := [batch for _, batch in zip(range(order.parts), batches, strict=False)]:
+    def in_parts(self, batches: Iterable[Batch]) -> Generator[list[Batch]]:
+        """Batches, put together to steps."""
+        each = iter(batches)
+        while parts := [batch for _, batch in zip(range(self.config.recipe.accumulate), each, strict=False)]:
             yield parts
 
-    def inputs(self, batch: Batch, part: int) -> tuple[Tensor, Tensor]:
-        """A batch as the network takes it: normalised, mixed, on its device, in its memory format.
+    def seed(self, part: int) -> None:
+        """Seeds what a step draws from here on, in the mixing and in the network.
 
-        What is random from here on, in the mixing and in the network, is a function of seed, step, part
-        and process: done twice it is the same, and a resumed run needs no generator's state.
+        It is a function of seed, step, part and process: done twice it is the same, and a resumed run needs
+        no generator's state.
         """
         seed = seed_of(
             self.config.seed, self.state.step, part * self.processes.count + self.processes.rank, NOISE
@@ -105,12 +169,6 @@ class Job:
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        x = self.preprocessing.normalise(batch.images.to(self.device, non_blocking=True))
-        target = batch.labels.to(self.device, non_blocking=True)
-        mix = mixing(self.config.recipe, len(self.data.classes))
-        if mix is not None:
-            x, target = mix(x, target)
-        return x.contiguous(memory_format=self.memory_format), target
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What lowers the precision of the forward, where the run wants it."""
@@ -120,35 +178,24 @@ class Job:
     def train_mode(self, epoch: int) -> list[nn.Parameter]:
         """Puts the network into training; returns the parameters that stay as they are in this epoch."""
         self.network.train()
-        if epoch < self.config.recipe.epochs - self.config.recipe.freeze_norms:
-            return []
-        norms = [module.eval() for module in self.state.model.modules() if is_batch_norm(module)]
+        recipe = self.config.recipe
+        norms = [module for module in self.state.model.modules() if is_batch_norm(module)]
+        if not recipe.frozen_norms and epoch < recipe.epochs - recipe.freeze_norms:
+            # Those of frozen stages alone.
+            norms = [norm for norm in norms if not any(each.requires_grad for each in norm.parameters())]
+        for norm in norms:
+            norm.eval()
         return [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
 
-    def evaluate(self, batches: Batches | None = None) -> Evaluation:
-        """The network's evaluation on the test images; the averaged network's, where there is one."""
+    def evaluate(self, batches: Batches | None = None) -> Found:
+        """The network's test on the test images; the averaged network's, where there is one."""
         # Without shared statistics each process has its own: those of the first are what is saved.
         self.processes.spread(self.state.tested.buffers())
-        return evaluate(
-            self.state.tested,
-            self.test_batches() if batches is None else batches,
-            self.preprocessing,
-            device=self.device,
-            memory_format=self.memory_format,
-            processes=self.processes,
-        )
-
-    def test_batches(self) -> Batches:
-        """Every test image once, over all processes."""
-        return batches_of(self.data.test, self.preprocessing, workers=self.workers, processes=self.processes)
+        return self.test(self.test_batches() if batches is None else batches)
 
     def header(self) -> dict[str, Any]:
-        """What the weights of this run say beside the network: images, classes, data."""
-        return {
-            "preprocessing": self.preprocessing.to_dict(),
-            "classes": list(self.data.classes),
-            "data": self.config.data,
-        }
+        """What the weights of this run say beside the network: classes, data."""
+        return {"classes": list(self.data.classes), "data": self.config.data}
 
     def identity(self) -> dict[str, Any]:
         """What the images are known by: the order of a run depends on it."""
@@ -172,11 +219,10 @@ class Job:
             ) from error
 
     def resolved(self) -> dict[str, Any]:
-        """What the configuration left open, as it was decided: network, images, device."""
+        """What the configuration left open, as it was decided: network, device."""
         network: Any = self.state.model.config
         return {
             "network": network.to_dict(),
-            "preprocessing": self.preprocessing.to_dict(),
             "device": str(self.device),
             "processes": self.processes.count,
             "workers": self.workers,
@@ -197,89 +243,33 @@ class Job:
         )
 
 
-def prepare(config: TrainConfig, processes: Processes = ALONE) -> Job:
-    """Builds all that a run needs and writes nothing.
-
-    Raises:
-        OptionError: a name or a value is not allowed.
-        DataError: the images are missing or broken.
-        WeightsError: the weights to start from cannot be read, or do not fit.
-    """
+def check_shares(config: TrainConfig, images: int, processes: Processes) -> None:
+    """Raises OptionError where a step has too few images for all processes and parts."""
     recipe = config.recipe
-    device = device_named(config.device)
-    network = info(config.model)
-    # Those that build itself has are fields of the config.
-    check_options(f"--options of {config.model}", config.options, network.options)
-    data = open_data(config.data)
-    preprocessing = preprocessing_for(
-        data.train,
-        data.channels,
-        image_size=config.image_size,
-        network_size=network.input_size[1],
-        resize=recipe.resize,
-        squash=recipe.squash,
-    )
-    within = recipe.train_size is None or recipe.train_size <= preprocessing.size
-    require("train_size", recipe.train_size, within, f"at most the size of the images, {preprocessing.size}")
-    smaller = recipe.resize is None or recipe.resize <= 2 * preprocessing.size
-    require("resize", recipe.resize, smaller, f"at most twice the size of the images, {preprocessing.size}")
-    enough = recipe.repeats <= len(data.train)
-    require("repeats", recipe.repeats, enough, f"at most the number of images, {len(data.train)}")
+    require("repeats", recipe.repeats, recipe.repeats <= images, f"at most the number of images, {images}")
     shares = processes.count * recipe.accumulate
-    fits = min(recipe.batch_size, len(data.train) // recipe.repeats * recipe.repeats) >= shares
+    fits = min(recipe.batch_size, images // recipe.repeats * recipe.repeats) >= shares
     require("batch_size", recipe.batch_size, fits, f"at least {shares}, processes times --accumulate")
-    torch.manual_seed(config.seed)
-    model = build(
-        config.model,
-        num_classes=len(data.classes),
-        in_channels=data.channels,
-        se=SEConfig.from_dict(config.se) if config.se else "auto",
-        placement=config.placement,
-        stages=config.stages,
-        layout=config.layout,
-        **config.options,
-    )
-    if config.weights is not None:
-        _start_from(model, config, data)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
-    check_size(model.eval(), preprocessing, config.model, option="--image_size")
-    model.train()
+
+
+def memory_format_of(config: TrainConfig) -> torch.memory_format:
+    """How maps lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def trained(model: nn.Module, config: TrainConfig, processes: Processes) -> tuple[TrainState, nn.Module]:
+    """What training changes, and the network as it is called, of a network on its device."""
+    recipe = config.recipe
     if config.sync_norms and processes.count > 1:
-        share_statistics(model)
+        norms = sum(is_batch_norm(module) for module in model.modules())
+        shared = share_statistics(model)
+        whole = f"false: of {norms} batch norms {norms - shared} are of a kind that cannot share"
+        require("sync_norms", True, shared == norms, whole)
     average = None
     if recipe.ema:
         mean = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-    return Job(
-        config=config,
-        processes=processes,
-        device=device,
-        memory_format=memory_format,
-        data=data,
-        preprocessing=preprocessing,
-        state=TrainState(model, optimizer_for(model, recipe), scaler, average),
-        network=DistributedDataParallel(model) if processes.count > 1 else model,
-        workers=worker_count(config.workers, device),
-    )
-
-
-def _start_from(model: nn.Module, config: TrainConfig, data: Splits) -> None:
-    """Loads the weights that the run starts from."""
-    found = weights.recognise(str(config.weights))
-    classes = found.header.get("classes", list(data.classes))
-    if not config.new_head and classes != list(data.classes):
-        raise WeightsError(
-            f"--weights {config.weights} for {config.data}",
-            found=f"the weights know {len(classes)} classes, the data has {len(data.classes)}, or others",
-            do="Add --new_head true to start the last layer afresh.",
-        )
-    try:
-        weights.load(model, found, head=not config.new_head)
-    except WeightsError as error:
-        if config.new_head:
-            raise
-        raise WeightsError(
-            f"--weights {config.weights}", str(error), do="For other classes, add --new_head true."
-        ) from error
+    kind = next(model.parameters()).device.type
+    scaler = torch.amp.GradScaler(kind, enabled=config.precision == "float16")
+    network = DistributedDataParallel(model) if processes.count > 1 else model
+    return TrainState(model, optimizer_for(model, recipe), scaler, average), network

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -20,10 +20,11 @@ from senet.data.stream import Batch
 from senet.errors import DataError, RunError, StoppedError, require
 from senet.evaluation.classification import Batches, Evaluation
 from senet.runtime.device import device_named
-from senet.runtime.processes import ALONE, joined
+from senet.runtime.processes import ALONE, Processes, joined
 from senet.training.checkpoints import Checkpoints
+from senet.training.classification import Classification, prepare
 from senet.training.config import TrainConfig
-from senet.training.job import Job, prepare
+from senet.training.job import Job, Outcome
 from senet.training.optimisation import learning_rate
 from senet.training.run_folder import METRICS, STATE, RunFolder, new_run_path
 from senet.training.signals import Signals
@@ -33,12 +34,14 @@ from senet.training.step import Step
 Watch = Callable[[Path, Sequence[dict[str, Any]]], None]
 # Makes what shows the steps, with tqdm's arguments and methods.
 Bar = Callable[..., Any]
+AnyJob = TypeVar("AnyJob", bound=Job[Any])
+Found = TypeVar("Found", bound=Outcome)
 
 _MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Generic[AnyJob, Found]):
     """What came out of a run.
 
     Args:
@@ -50,8 +53,8 @@ class TrainResult:
     """
 
     run: Path
-    job: Job
-    evaluation: Evaluation
+    job: AnyJob
+    evaluation: Found
     history: list[dict[str, Any]]
     leads: bool = True
 
@@ -63,8 +66,8 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     watch: Sequence[Watch] = (),
     bar: Bar = tqdm,
-) -> TrainResult:
-    """Trains a network and writes its run folder; under ``torchrun``, together with the other processes.
+) -> TrainResult[Classification, Evaluation]:
+    """Trains a classifier and writes its run folder; under ``torchrun``, together with the other processes.
 
     Args:
         config: what decides the run.
@@ -84,6 +87,28 @@ def train(
             prepares images died, or the loss is not finite.
         StoppedError: SIGTERM asked for it; the run is saved.
     """
+    return run(prepare, config, resume=resume, say=say, watch=watch, bar=bar)
+
+
+def run(
+    prepare: Callable[[TrainConfig, Processes], AnyJob],
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    watch: Sequence[Watch] = (),
+    bar: Bar = tqdm,
+) -> TrainResult[AnyJob, Any]:
+    """What ``train`` does, for any task.
+
+    Args:
+        prepare: makes the job of a config, and writes nothing.
+        config: what decides the run.
+        resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint.
+        say: takes the lines for people.
+        watch: called after each epoch.
+        bar: shows the steps.
+    """
     with joined(device_named(config.device)) as processes, Signals() as signals:
         speak = say if processes.leads else _silent
         saved = _last_checkpoint(_path(config), speak) if resume else None
@@ -92,17 +117,17 @@ def train(
         job = prepare(begun, processes)
         if saved is not None:
             job.restore(*saved)
-        run = _run_folder(job, config, resume) if processes.leads else None
-        path = processes.from_first(None if run is None else run.path)
+        folder = _run_folder(job, config, resume) if processes.leads else None
+        path = processes.from_first(None if folder is None else folder.path)
         for line in job.description():
             speak(line)
         since = f", goes on after step {job.state.step}" if resume else ""
         speak(f"run      {path}{since}\n")
         try:
-            found = _Training(job, run, signals, speak, watch, bar).run_to_the_end()
+            found = _Training(job, folder, signals, speak, watch, bar).run_to_the_end()
         finally:
-            if run is not None:
-                run.close()
+            if folder is not None:
+                folder.close()
         job.state.tested.eval()
         # The others may be gone when the job is used again.
         alone = dataclasses.replace(job, processes=ALONE)
@@ -123,7 +148,7 @@ class _Training:
 
     def __init__(
         self,
-        job: Job,
+        job: Job[Any],
         run: RunFolder | None,
         signals: Signals,
         say: Callable[[str], None],
@@ -145,12 +170,12 @@ class _Training:
         self.saved_at = time.monotonic()
         self.started, self.first_epoch = time.perf_counter(), job.state.epoch
 
-    def run_to_the_end(self) -> Evaluation:
+    def run_to_the_end(self) -> Outcome:
         """All epochs that are still to be done; the evaluation of the last."""
         state, job = self.state, self.job
         if self.run is not None and state.history:
             self.run.write_metrics(state.history)  # a kill may have come between them and the checkpoint
-        found = None
+        found: Outcome | None = None
         whole = self.recipe.epochs * self.steps_per_epoch
         quiet = None if self.processes.leads else True
         bar = self.bar(total=whole, initial=state.step, disable=quiet)
@@ -186,13 +211,15 @@ class _Training:
             if stop:
                 self._stop()
 
-    def _finish_epoch(self, epoch: int, found: Evaluation, seconds: float, steps: int) -> None:
+    def _finish_epoch(self, epoch: int, found: Outcome, seconds: float, steps: int) -> None:
         """Writes what an epoch gave: weights, checkpoint, metrics, in an order that bears a kill anywhere."""
         state, job = self.state, self.job
-        if not math.isfinite(found.loss):
+        columns = found.columns()
+        lost = next((name for name, value in columns.items() if not math.isfinite(value)), None)
+        if lost is not None:
             raise RunError(
                 f"training {job.config.model}, epoch {epoch + 1}",
-                found=f"the mean test loss is {found.loss}",
+                found=f"the {lost.replace('_', ' ')} is {columns[lost]}",
                 do="Lower --lr or raise --warmup; weights on disk are those before this epoch.",
             )
         self._share_broken()
@@ -206,20 +233,19 @@ class _Training:
             "step": state.step,
             "lr": learning_rate(self.recipe, state.step - 1, self.steps_per_epoch, state.plateau.falls),
             "train_loss": float(self.processes.total(self.step.losses)) / max(1, counted),
-            "test_loss": found.loss,
-            "test_top1": found.top1,
-            "test_top5": found.top5,
+            **columns,
             "skipped": state.skipped,
             "broken": len(state.broken),
         }
         self.step.losses.zero_()
         state.history.append(row)
         self.broken_tests = found.broken
-        state.plateau.note(self.recipe, found.loss)
+        if "test_loss" in columns:
+            state.plateau.note(self.recipe, columns["test_loss"])
         state.epoch += 1
-        is_best, state.best = found.correct1 > state.best, max(found.correct1, state.best)
+        is_best, state.best = found.score > state.best, max(found.score, state.best)
         if self.run is not None:
-            header = {**job.header(), "epoch": epoch + 1, "test_top1": found.top1}
+            header = {**job.header(), "epoch": epoch + 1, found.measure: columns[found.measure]}
             names = [weights.LAST, weights.BEST] if is_best else [weights.LAST]
             for name in names:
                 weights.save(state.tested, self.run.path / name, header=header)
@@ -231,7 +257,7 @@ class _Training:
                 watch(self.run.path, state.history)
         self.say(
             f"epoch {epoch + 1:3d}/{self.recipe.epochs}  loss {row['train_loss']:.4f}  "
-            f"test {found.top1:6.2f} %  {images_per_second:,.0f} images/s  {left} left"
+            f"test {columns[found.measure]:6.2f} %  {images_per_second:,.0f} images/s  {left} left"
         )
         (stop,) = self.processes.any(self._is_asked())
         if stop:
@@ -308,12 +334,12 @@ class _Training:
             self.say(line)
 
 
-def _run_folder(job: Job, config: TrainConfig, resume: bool) -> RunFolder:
+def _run_folder(job: Job[Any], config: TrainConfig, resume: bool) -> RunFolder:
     """The run's folder: made, or opened again."""
     if resume:
         return RunFolder.open(_path(config), resolved=job.resolved())
     path = config.run or new_run_path(config.model, config.data, config.seed)
-    return RunFolder.create(path, config.to_dict(), resolved=job.resolved())
+    return RunFolder.create(path, job.config.to_dict(), resolved=job.resolved())
 
 
 def _last_checkpoint(

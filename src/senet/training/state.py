@@ -30,7 +30,7 @@ class TrainState:
         step: steps done, over the whole run.
         epoch: epochs done, their test included.
         skipped: steps whose loss or gradient was not finite.
-        best: the highest count of rightly classified test images so far.
+        best: the highest score of a test so far, such as a count of rightly classified images.
         losses: the sum of the losses of the steps since the last whole epoch, of each process.
         broken: images that could not be read, by number, and why.
         history: the rows of metrics.csv.
@@ -44,7 +44,7 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     skipped: int = 0
-    best: int = -1
+    best: float = -1
     losses: list[float] = field(default_factory=list)
     broken: dict[int, str] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)

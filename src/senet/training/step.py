@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from senet.data.stream import Batch
@@ -33,7 +32,7 @@ class Step:
         say: takes a line for each step that is skipped.
     """
 
-    def __init__(self, job: Job, say: Callable[[str], None]) -> None:
+    def __init__(self, job: Job[Any], say: Callable[[str], None]) -> None:
         self.job = job
         self.say = say
         self.skipped_in_a_row = 0
@@ -97,14 +96,7 @@ class Step:
         total = torch.zeros((), device=self.job.device)
         for part, batch in enumerate(batches):
             with self._apart(part < len(batches) - 1):
-                x, target = self.job.inputs(batch, part)
-                with self.job.autocast():
-                    losses = F.cross_entropy(
-                        self.job.network(x),
-                        target,
-                        reduction="sum",
-                        label_smoothing=self.job.config.recipe.label_smoothing,
-                    )
+                losses = self.job.loss(batch, part, self.job.network)
                 share = losses / self.job.batch_size
                 # Processes average their gradients, where the loss is a sum over the whole batch.
                 scaled: Any = self.job.state.scaler.scale(share * self.job.processes.count)
@@ -130,9 +122,8 @@ class Step:
         job, state = self.job, self.job.state
 
         def again() -> None:
-            with job.autocast():
-                for part, batch in enumerate(batches):
-                    state.model(job.inputs(batch, part)[0])
+            for part, batch in enumerate(batches):
+                job.loss(batch, part, state.model)
 
         places = job.processes.gather(first_not_finite(state.model, again))
         place = next((each for each in places if each is not None), "the norm of the whole gradient")

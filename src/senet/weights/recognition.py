@@ -114,6 +114,25 @@ def recognise(
     return Weights(located.name, contents.tensors, "senet", header, function)
 
 
+def as_they_are(weights: str | Path) -> Weights:
+    """Opens weights under the names that their file has, for the network of another library.
+
+    Args:
+        weights: see ``locate``.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
+    located = locate(weights)
+    contents = open_weights(located.path)
+    config = located.config if is_remote(weights) else config_beside(contents.path)
+    header = dict(contents.header or {})
+    preprocessing = _preprocessing(config)
+    if preprocessing is not None:
+        header["preprocessing"] = preprocessing
+    return Weights(located.name, contents.tensors, "senet", header, {}, unchanged=contents.tensors)
+
+
 def function_of(network: Any) -> dict[str, str]:
     """What a network, as its config's dict, computes and no tensor shows."""
     if not isinstance(network, Mapping):

@@ -276,6 +276,13 @@ def _check_kinds(found: Tensor, expected: Tensor) -> None:
     assert torch.equal(found.isneginf(), expected.isneginf())
 
 
+@pytest.mark.parametrize("inner", INNER)
+def test_where_pieces_of_an_activation_meet_it_is_as_in_pytorch(inner: str) -> None:
+    u, one = torch.tensor([[[-3.0, -0.0, 0.0, 3.0]]]), torch.ones(1, 1)
+    swept: Any = (torch.ones_like(u), u, None, None, None, one, 0 * one, None, None, None, 1, inner)
+    torch.testing.assert_close(cpp.input_gradient(*swept), composite.input_gradient(*swept))
+
+
 def test_silu_is_exact_over_the_whole_line() -> None:
     v = torch.cat(
         [torch.linspace(-110, 110, 40001), torch.logspace(-40, 38, 999), -torch.logspace(-40, 38, 999)]

@@ -8,7 +8,8 @@ from tests.kernels.gpu.cases import DEVICE, GATES, HIDDEN, error, expected, pois
 from torch import Tensor
 
 from senet.kernels import composite, gpu
-from senet.kernels.gpu.configurations import MAX_HIDDEN
+from senet.kernels.gpu.configurations import MAX_HIDDEN, ceiling, shared_sum
+from senet.kernels.gpu.excitation import HIDDEN as HIDDEN_AT_ONCE
 from senet.kernels.reference import ACTIVATIONS
 
 
@@ -73,6 +74,12 @@ def test_every_width(width: int) -> None:
     assert width > 0
 
 
+def test_four_parts_of_the_channels_and_of_the_width() -> None:
+    # Equal numbers of both, and of samples more than one program takes: no program stands for another.
+    _check_excitation(17, 300, 64, "relu", "sigmoid", False)
+    assert shared_sum(300).parts == ceiling(64, HIDDEN_AT_ONCE) == 4
+
+
 def test_a_sample_that_is_not_finite_leaves_the_others_alone() -> None:
     z, w1, w2 = (torch.randn(*s, device=DEVICE) for s in ((3, 40), (5, 40), (40, 5)))
     z[1, 7] = torch.nan
@@ -83,7 +90,8 @@ def test_a_sample_that_is_not_finite_leaves_the_others_alone() -> None:
     assert s[1].isnan().all()
 
 
-def test_weights_may_be_strided() -> None:
+def test_numbers_and_weights_may_be_strided() -> None:
     z, w1, w2 = (torch.randn(*s, device=DEVICE) for s in ((3, 20), (20, 5), (5, 20)))
+    z = z.T.contiguous().T
     args: Any = (z, w1.T, None, w2.T, None, "relu", "tanh", False)
     assert error(gpu.excitation(*args)[1], expected("excitation", *args)[1]) < 1e-6

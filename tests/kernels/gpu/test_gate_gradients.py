@@ -9,6 +9,7 @@ from torch import Tensor
 
 from senet.kernels import gpu
 from senet.kernels.gpu.configurations import MAX_HIDDEN
+from senet.kernels.gpu.gate_gradients import BATCH
 
 
 def _numbers(*shape: int) -> Tensor:
@@ -25,6 +26,7 @@ def _check_gate_gradients(
     gate: str = "sigmoid",
     one_at_zero: bool = False,
     more: bool = True,
+    strided: bool = False,
 ) -> None:
     torch.manual_seed(samples + channels + width)
     s = 2 * _numbers(samples, channels)
@@ -32,7 +34,8 @@ def _check_gate_gradients(
     args: list[Any] = [_numbers(2 if inner == "identity" else 5, samples, channels)]
     args += [_numbers(samples, 1).expand(samples, channels) if more else None, s]
     args += [_numbers(samples) if more else None, 3 * _numbers(samples, width), _numbers(samples, channels)]
-    args += [_numbers(width, channels), _numbers(channels, width)]
+    weights = [_numbers(width, channels), _numbers(channels, width)]
+    args += [each.T.contiguous().T for each in weights] if strided else weights
     args += [_numbers(samples, channels) if normed and inner == "identity" else None]
     args += [_numbers(channels) if normed else None for _ in range(4)]
     args += [6, inner, hidden, gate, one_at_zero]
@@ -49,6 +52,11 @@ def test_any_shape(samples: int, channels: int, width: int) -> None:
     assert samples > 0
 
 
+def test_more_samples_than_a_program_takes_with_an_activation() -> None:
+    _check_gate_gradients(BATCH + 8, 20, 5, "silu")
+    assert BATCH > 0
+
+
 @pytest.mark.parametrize("inner", ["identity", "silu"])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("more", [False, True])
@@ -63,6 +71,12 @@ def test_every_form_of_tail(inner: str, normed: bool, more: bool) -> None:
 def test_every_form_of_gate(gate: str, one_at_zero: bool, hidden: str) -> None:
     _check_gate_gradients(3, 20, 5, hidden=hidden, gate=gate, one_at_zero=one_at_zero)
     assert gate in GATES
+
+
+@pytest.mark.parametrize("inner", ["identity", "silu"])
+def test_weights_may_be_strided(inner: str) -> None:
+    _check_gate_gradients(3, 20, 5, inner, strided=True)
+    assert inner
 
 
 @pytest.mark.parametrize("width", [16, MAX_HIDDEN, MAX_HIDDEN + 1])

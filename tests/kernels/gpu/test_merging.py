@@ -35,3 +35,15 @@ def test_sums_are_merged_number_by_number(parts: int) -> None:
     with poisoned():
         merged = merged_sums(partial)
     assert error(merged, partial.double().sum(0)) < 1e-6
+
+
+def test_parts_of_more_than_two_to_the_31_positions_count_as_they_should() -> None:
+    size, positions = 2**30, 3 * 2**31 + 2**29
+    counts = torch.tensor([size] * 6 + [2**29], dtype=torch.float64)[:, None, None] / positions
+    means, spreads = torch.randn(7, 1, 3), torch.rand(7, 1, 3)
+    mean = (means.double() * counts).sum(0)
+    spread = ((spreads.double() + (means.double() - mean).square()) * counts).sum(0)
+    with poisoned():
+        found = merged_moments(means.to(DEVICE), spreads.to(DEVICE), positions, size)
+    assert error(found[0].cpu(), mean) < 1e-6
+    assert error(found[1].cpu(), spread) < 1e-6

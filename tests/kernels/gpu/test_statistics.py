@@ -37,6 +37,14 @@ def test_as_exact_as_eager_ones_far_from_zero(samples: int, offset: float) -> No
     assert samples > 1
 
 
+def test_weights_may_be_strided() -> None:
+    mean, variance = torch.randn(3, 20, device=DEVICE), torch.rand(3, 20, device=DEVICE)
+    weight, bias = torch.randn(20, 2, device=DEVICE).unbind(1)
+    args: Any = (mean, variance, weight, bias, 1e-3, 7)
+    for found, true in zip(gpu.statistics(*args), expected("statistics", *args), strict=True):
+        assert error(found, true, least=0.5) < 1e-6
+
+
 def test_one_number_has_no_unbiased_variance() -> None:
     numbers = torch.ones(1, 3, device=DEVICE)
     with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,75 @@
+"""Which files are mutated, and which tests shall notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file and its tests.
+
+    Args:
+        file: its path.
+        tests: files, in the order in which they are run.
+        functions: what of it computes; empty for all.
+        interpreted: whether the tests run under Triton's interpreter.
+        late: whether it is enough to put the mutant in place when the tests are collected: so it is where
+            nobody keeps what the file defines but by its name.
+        without: part of the names of tests that are left out, as they take long and compute nothing new.
+    """
+
+    file: str
+    tests: tuple[str, ...]
+    functions: frozenset[str] = frozenset()
+    interpreted: bool = False
+    late: bool = False
+    without: str = ""
+
+
+def _gpu(name: str, *tests: str) -> Target:
+    files = tuple(f"tests/kernels/gpu/test_{each}.py" for each in tests or (name,))
+    return Target(f"src/senet/kernels/gpu/{name}.py", files, interpreted=True, late=True)
+
+
+def _plain(path: str, *tests: str, functions: str = "", **how: Any) -> Target:
+    files = tuple(f"tests/{each}.py" for each in tests)
+    return Target(f"src/senet/{path}", files, frozenset(functions.split()), **how)
+
+
+_CPP = ("tests/kernels/cpp/test_gates.py", "tests/kernels/cpp/test_cpp.py")
+
+TARGETS = (
+    _gpu("statistics"),
+    _gpu("merging"),
+    _gpu("elementwise"),
+    _gpu("excitation"),
+    _gpu("gate_gradients"),
+    _gpu("arithmetic", "arithmetic", "elementwise"),
+    _gpu("reductions", "reductions"),
+    _plain("acceleration/pointwise.py", "acceleration/test_pointwise", without="exported"),
+    _plain(
+        "acceleration/rewriting.py", "acceleration/test_rewriting", "acceleration/test_simplify",
+        functions="_fold",
+    ),
+    _plain(
+        "acceleration/absorption.py", "acceleration/test_absorption", "acceleration/test_fold",
+        functions="apply _multiply",
+    ),
+    _plain("acceleration/fold.py", "acceleration/test_fold", functions="folding _ends _checked"),
+    _plain("acceleration/folding.py", "acceleration/test_folding", "acceleration/test_fold"),
+    _plain("kernels/activations.py", "kernels/test_activations"),
+    _plain(
+        "kernels/composite.py", "kernels/test_composite", "kernels/test_fused",
+        late=True, without="shared",
+    ),
+    _plain("kernels/aten.py", "kernels/test_aten", "kernels/test_backends", late=True),
+    _plain("kernels/reference.py", "kernels/test_reference", "kernels/test_fused", "test_block_precision"),
+    _plain("kernels/fused.py", "kernels/test_fused", late=True),
+    *(Target(f"src/senet/kernels/cpp/{name}", _CPP, late=True) for name in ("steps.hpp", "gates.hpp")),
+    *(
+        Target(f"src/senet/kernels/cpp/{name}", _CPP[::-1], late=True)
+        for name in ("moments.hpp", "tail.cpp", "maps.hpp")
+    ),
+)  # fmt: skip
