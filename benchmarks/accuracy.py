@@ -24,10 +24,11 @@ import torch
 from engines import LARGEST
 from inference import rewritings
 from timing import RESULTS, write
-from torch import Tensor, nn
+from torch import nn
 
 import senet
-from senet.deploy.engines import ENGINES, Session, opened
+from senet.deploy.artefact import ExportedNetwork, opened_artefact
+from senet.deploy.engines import ENGINES
 from senet.evaluation.classification import Scored, batches_of, evaluate
 from senet.evaluation.subject import Subject, subject_named
 from senet.tables import Table
@@ -83,23 +84,7 @@ def forms(subject: Subject, folder: Path) -> Iterator[tuple[str, nn.Module]]:
         file = folder / f"{form}.onnx"
         senet.export(network, file, size=size, engine=engine)
         for runs in ENGINES:
-            yield f"{form}, {runs}", Run(opened(file, runs))
-
-
-class Run(nn.Module):
-    """An engine, called as the network.
-
-    Args:
-        session: the file, opened.
-    """
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) to scores (N, classes)."""
-        return torch.from_numpy(self.session(images.contiguous().numpy())[0])
+            yield f"{form}, {runs}", ExportedNetwork(opened_artefact(file, runs))
 
 
 def changes(form: str, before: Sequence[Scored], after: Sequence[Scored]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from senet.cli import VERBS, main
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     (Path(__file__).parent.parent / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in "acceleration cost detection evaluation gates inference models sensitivity weights".split()
+    for name in (
+        "acceleration cost deploy detection evaluation gates inference models sensitivity weights".split()
+    )
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", "".join([README, *DOCUMENTS]), re.S)
 COMMANDS = [
@@ -29,6 +31,8 @@ def test_snippets_run(
     if re.search(r"^[^#]*senet\.export", snippet, re.M):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
+    if "import openvino" in snippet:
+        pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     exec(compile(snippet, "README.md", "exec"), namespace)
@@ -52,10 +56,9 @@ def test_commands_run(
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command.removeprefix("$ "))
     assert words[0].endswith("senet")
-    replaced = [
-        re.sub(r"^shards:.*", f"shards:{shard_folder}", re.sub(r"^folder:.*", f"folder:{image_folder}", word))
-        for word in words[1:]
-    ]
+    folders = {"shards:DIR": f"shards:{shard_folder}", "folder:DIR": f"folder:{image_folder}"}
+    folders["photos/"] = str(image_folder)
+    replaced = [folders.get(word, word) for word in words[1:]]
     if "--resume" in replaced:
         assert main(["train", "--epochs", "1", "--run", replaced[-1]]) == 0
     elif replaced[0] == "train":
@@ -63,6 +66,10 @@ def test_commands_run(
     elif replaced[1].startswith("runs/"):
         run = replaced[1].removesuffix("/last.safetensors")
         assert main(["train", "--epochs", "1", "--run", run]) == 0
+    elif replaced[0] == "quantize":
+        assert main(["train", "--epochs", "1", "--run", "a"]) == 0
+        assert main(["export", "a", "--out", "a.onnx"]) == 0
+        replaced += ["--most_lost", "100"]
     assert main(replaced) == 0
 
 

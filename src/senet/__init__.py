@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from senet.analysis.worth.sensitivity import sensitivity as sensitivity
     from senet.block import SEConfig as SEConfig
     from senet.block import SqueezeExcitation as SqueezeExcitation
-    from senet.deploy.onnx import export as export
+    from senet.deploy.export import export as export
     from senet.errors import SenetError as SenetError
     from senet.insertion.plan import plan as plan
     from senet.insertion.surgery import insert as insert
@@ -42,7 +42,7 @@ _HOME = {
     "accelerate": "senet.acceleration.accelerate",
     "build": "senet.models",
     "cost": "senet.analysis.cost.cost",
-    "export": "senet.deploy.onnx",
+    "export": "senet.deploy.export",
     "fold_gates": "senet.acceleration.fold",
     "info": "senet.models",
     "insert": "senet.insertion.surgery",

@@ -146,3 +146,10 @@ def require(name: str, value: object, holds: bool, allowed: str) -> None:
     """Raises OptionError for the argument ``name`` unless ``holds``."""
     if not holds:
         raise OptionError(f"{name}={value!r}", found="the value is not possible", allowed=allowed)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says of what went wrong in the first place."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             for index, outcome in zip(fresh, became, strict=True):
                 mutant = every[index]
                 rows.append({"file": mutant.file, "line": mutant.line, "key": mutant.key, "outcome": outcome})
-                if outcome != "killed":
+                if outcome in ("survived", "hung"):
                     print(f"{outcome} {mutant.line} {mutant.key}", flush=True)
                 if asked.out:
                     write_text(asked.out, "".join(json.dumps(row) + "\n" for row in rows))

@@ -18,6 +18,7 @@ class Target:
         late: whether it is enough to put the mutant in place when the tests are collected: so it is where
             nobody keeps what the file defines but by its name.
         without: part of the names of tests that are left out, as they take long and compute nothing new.
+        first: part of the names of tests that come first, as they notice most of all soonest.
     """
 
     file: str
@@ -26,6 +27,7 @@ class Target:
     interpreted: bool = False
     late: bool = False
     without: str = ""
+    first: str = ""
 
 
 def _gpu(name: str, *tests: str) -> Target:
@@ -38,7 +40,7 @@ def _plain(path: str, *tests: str, functions: str = "", **how: Any) -> Target:
     return Target(f"src/senet/{path}", files, frozenset(functions.split()), **how)
 
 
-_CPP = ("tests/kernels/cpp/test_gates.py", "tests/kernels/cpp/test_cpp.py")
+_CPP = tuple(f"tests/kernels/cpp/test_{name}.py" for name in ("exactness", "gates", "cpp", "memory"))
 
 TARGETS = (
     _gpu("statistics"),
@@ -55,21 +57,26 @@ TARGETS = (
     ),
     _plain(
         "acceleration/absorption.py", "acceleration/test_absorption", "acceleration/test_fold",
-        functions="apply _multiply",
+        functions="apply _multiply", late=True,
     ),
-    _plain("acceleration/fold.py", "acceleration/test_fold", functions="folding _ends _checked"),
-    _plain("acceleration/folding.py", "acceleration/test_folding", "acceleration/test_fold"),
+    _plain(
+        "acceleration/fold.py", "acceleration/test_constants", "acceleration/test_fold",
+        functions="folding _ends _checked", late=True,
+    ),
+    _plain("acceleration/folding.py", "acceleration/test_folding", "acceleration/test_fold", late=True),
     _plain("kernels/activations.py", "kernels/test_activations"),
     _plain(
         "kernels/composite.py", "kernels/test_composite", "kernels/test_fused",
         late=True, without="shared",
     ),
     _plain("kernels/aten.py", "kernels/test_aten", "kernels/test_backends", late=True),
-    _plain("kernels/reference.py", "kernels/test_reference", "kernels/test_fused", "test_block_precision"),
+    _plain(
+        "kernels/reference.py", "kernels/test_reference", "kernels/test_fused", "test_block_precision",
+        late=True,
+    ),
     _plain("kernels/fused.py", "kernels/test_fused", late=True),
-    *(Target(f"src/senet/kernels/cpp/{name}", _CPP, late=True) for name in ("steps.hpp", "gates.hpp")),
     *(
-        Target(f"src/senet/kernels/cpp/{name}", _CPP[::-1], late=True)
-        for name in ("moments.hpp", "tail.cpp", "maps.hpp")
+        Target(f"src/senet/kernels/cpp/{name}", _CPP, late=True, first="whole_tail")
+        for name in ("steps.hpp", "gates.hpp", "moments.hpp", "tail.cpp", "maps.hpp")
     ),
 )  # fmt: skip

@@ -11,17 +11,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from surveys.mutations.mutants import Mutant, mutants
 from surveys.mutations.targets import Target
 
+_WRONG = 99  # pytest has no such exit status
+
 
 def outcomes(root: Path, place: Path, target: Target, which: list[int], seconds: int) -> Iterator[str]:
-    """What becomes of the file as it is and then of each mutant: "survived", "killed" or "hung".
+    """What becomes of the file as it is and then of each mutant.
+
+    It is "survived", "killed", "hung" or "does not compile".
 
     Args:
         root: of the repository, which stays as it is.
@@ -33,9 +38,9 @@ def outcomes(root: Path, place: Path, target: Target, which: list[int], seconds:
     for name in ("src", "tests"):
         shutil.copytree(root / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "pyproject.toml", place)
-    # What is compiled runs for a moment only.
+    # Many mutants in one library take long to compile; nothing at all, and the tests take longer.
     build = place / "src" / "senet" / "kernels" / "cpp" / "build.py"
-    build.write_text(build.read_text().replace('"-O3"', '"-O0"'))
+    build.write_text(build.read_text().replace('"-O3"', '"-O1"'))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(place / "src"), str(root)]),
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -74,6 +79,9 @@ class _Trials:
         if not self.target.late:
             self._part()
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self.target.first not in item.name)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
         if self.target.late:
@@ -82,23 +90,54 @@ class _Trials:
     def _part(self) -> None:
         path = Path(self.target.file)
         before = path.read_bytes()
-        for mutant in (None, *self.found):
+        # It imports much when it is first called: once, and not in every process.
+        torch.testing.assert_close(torch.ones(1), torch.ones(1))
+        put = self._put_cpp(path) if path.suffix != ".py" else self._put_python(path)
+        for number, mutant in enumerate((None, *self.found)):
             child = os.fork()
             if child == 0:
                 # Of the processor's time, so that a busy machine changes nothing.
                 resource.setrlimit(resource.RLIMIT_CPU, (self.seconds, self.seconds + 1))
                 if mutant is not None:
-                    path.write_bytes(mutant.applied(before))
-                    if self.target.late and path.suffix == ".py":
-                        _reload(".".join(path.relative_to("src").with_suffix("").parts))
+                    put(number, mutant)
+                elif self.target.late and path.suffix == ".py":
+                    # That the file, read again as it is, changes nothing is what the rest rests on.
+                    _reload(_module(path))
                 return
             _, status = os.waitpid(child, 0)
             path.write_bytes(before)
             shutil.rmtree(os.environ["SENET_CACHE"], ignore_errors=True)
             hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
             became = "hung" if hung else "killed" if status else "survived"
+            if os.waitstatus_to_exitcode(status) == _WRONG:
+                became = "does not compile"
             os.write(self.told, f"{became}\n".encode())
         os._exit(0)
+
+    def _put_python(self, path: Path) -> Callable[[int, Mutant], None]:
+        def put(_: int, mutant: Mutant) -> None:
+            path.write_bytes(mutant.applied(path.read_bytes()))
+            if self.target.late:
+                _reload(_module(path))
+
+        return put
+
+    def _put_cpp(self, path: Path) -> Callable[[int, Mutant], None]:
+        # Here, as it imports much of what may be mutated.
+        from surveys.mutations import switching
+
+        together = switching.Together(path, self.found)
+
+        def put(number: int, mutant: Mutant) -> None:
+            if not together.put(number, mutant):
+                # Without a library the tests would be skipped, and it would survive.
+                os._exit(_WRONG)
+
+        return put
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to("src").with_suffix("").parts)
 
 
 def _reload(name: str) -> None:
@@ -111,7 +150,8 @@ def _reload(name: str) -> None:
         os._exit(1)
     for other in list(sys.modules.values()):
         for key, value in list(vars(other).items()):
-            if callable(value) and key in before and value is before[key]:
+            # What the module itself only imports has not changed, and not every module can be written to.
+            if callable(value) and value is before.get(key) and value is not vars(module)[key]:
                 setattr(other, key, vars(module)[key])
 
 

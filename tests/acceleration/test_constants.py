@@ -11,8 +11,8 @@ from senet.acceleration.constants import constant_gates
 from senet.errors import OptionError
 
 
-def _block(**options: Any) -> Any:
-    block = senet.SqueezeExcitation(8, 4, **options)
+def _block(channels: int = 8, **options: Any) -> Any:
+    block = senet.SqueezeExcitation(channels, hidden=2, **options)
     nn.init.normal_(block.fc1.bias)
     nn.init.normal_(block.fc2.bias)
     return block
@@ -49,10 +49,16 @@ def test_hidden_units_without_weights_are_constants_of_the_gate() -> None:
     torch.testing.assert_close(_gates(block).float().expand(3, 8), block.gate(u))
 
 
+def _dead(channels: int) -> Any:
+    """A block whose hidden units no map without negative numbers opens."""
+    block = _block(channels)
+    for tensor in (block.fc1.weight, block.fc1.bias):
+        tensor.data.abs_().neg_()
+    return block
+
+
 def test_hidden_units_that_no_map_opens_are_dead() -> None:
-    block = _block()
-    block.fc1.weight.data.abs_().neg_()
-    block.fc1.bias.data.abs_().neg_()
+    block = _dead(8)
     with pytest.raises(OptionError, match="not constant"):
         _gates(block)
     u = torch.rand(3, 8, 5, 5)
@@ -60,13 +66,14 @@ def test_hidden_units_that_no_map_opens_are_dead() -> None:
 
 
 def test_a_map_after_a_relu_is_known_to_be_positive() -> None:
-    model: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), _block(), nn.Conv2d(8, 2, 3))
-    for tensor in (model[2].fc1.weight, model[2].fc1.bias):
-        tensor.data.abs_().neg_()
+    model: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), _dead(8), nn.Conv2d(8, 2, 3))
     assert len(senet.fold_gates(model, "2").state_dict()) == 4
     model[1] = nn.SiLU()
     with pytest.raises(OptionError, match="not constant"):
         senet.fold_gates(model, "2")
+    # Nothing is known of what a network is given.
+    with pytest.raises(OptionError, match="not constant"):
+        senet.fold_gates(nn.Sequential(_dead(3), nn.Conv2d(3, 2, 1)), "0")
 
 
 def test_modules_of_others_are_read_too() -> None:

@@ -24,6 +24,84 @@ REMAINING = {
 }  # fmt: skip
 
 
+class _Block(nn.Module):
+    """Something like SE, whose forward is given."""
+
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid())
+        self.how = how
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return self.how(self, *given, **named)
+
+    def gate(self, x: Tensor) -> Tensor:
+        gates: Tensor = self.fc(x.mean((2, 3)))[:, :, None, None]
+        return gates
+
+
+class _Odd(nn.Module):
+    """A convolution and a block that is called, and computes, in some way."""
+
+    def __init__(self, call: Any, how: Any) -> None:
+        super().__init__()
+        self.conv, self.se, self.call = nn.Conv2d(3, 8, 3, padding=1), _Block(how), call
+
+    def forward(self, x: Tensor) -> Any:
+        return self.call(self.se, self.conv(x))
+
+
+def _given_before(se: Any, u: Tensor) -> Tensor:
+    se.kept = u * se.gate(u)
+    result: Tensor = se(u)
+    return result
+
+
+ODD: dict[str, tuple[Any, Any]] = {
+    "a sum": (lambda se, u: se(u), lambda m, x: x + m.gate(x)),
+    "one number": (lambda se, u: se(u), lambda m, x: x * 0.5),
+    "gates of each position": (lambda se, u: se(u), lambda m, x: x * x.sigmoid()),
+    "several results": (lambda se, u: se(u)[0], lambda m, x: (x * m.gate(x), x)),
+    "two arguments": (lambda se, u: se(u, u.tanh()), lambda m, x, y: x * m.gate(y)),
+    "by keyword": (lambda se, u: se(x=u), lambda m, x: x * m.gate(x)),
+    "in a list": (lambda se, u: se([u]), lambda m, x: x[0] * m.gate(x[0])),
+    "as it was given": (lambda se, u: se(u), lambda m, x: x),
+    "made elsewhere": (_given_before, lambda m, x: m.kept),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_map_times_its_gates_is_left_alone(name: str) -> None:
+    with pytest.raises(InsertionError, match="no module of its own that takes a map"):
+        senet.fold_gates(_Odd(*ODD[name]), {"se": 0.5})
+
+
+def test_a_module_that_gives_the_network_back_its_input_is_left_alone() -> None:
+    model = nn.Sequential(nn.Identity(), nn.Conv2d(3, 8, 1))
+    with pytest.raises(InsertionError, match="no module of its own that takes a map"):
+        senet.fold_gates(model, {"0": 0.5}, example=torch.randn(1, 3, 8, 8))
+
+
+class _Told(nn.Module):
+    """Gates that somebody else gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.se = nn.Conv2d(3, 8, 1), _Block(lambda m, x: x * m.gates)
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        self.se.gates = gates
+        result: Tensor = self.se(self.conv(x))
+        return result
+
+
+def test_gates_that_a_network_is_given_may_be_held_too() -> None:
+    example = torch.randn(2, 3, 4, 4), torch.rand(2, 8, 1, 1)
+    model = _Told()
+    folded = senet.fold_gates(model, {"se": 0.5}, example=example)
+    torch.testing.assert_close(folded(*example), 0.5 * model.conv(example[0]))
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
 def test_it_computes_what_the_network_does_with_its_gates_held(name: str) -> None:
     model = stirred((NETWORKS | SLOW)[name]()).eval()
@@ -60,6 +138,13 @@ def test_values_may_be_numbers_and_ones_just_drop_the_block() -> None:
     ]
     reference = held(model, {"layer1.1.se": 1.0, "layer2.0.se": 0.5, "layer1.0.se": 0.0})
     torch.testing.assert_close(folded(x), reference(x), rtol=1e-10, atol=1e-10)
+
+
+def test_numbers_are_taken_as_they_are_given() -> None:
+    for given in (0.3, [0.3], torch.tensor(0.3, dtype=torch.float64)):
+        model: Any = nn.Sequential(nn.Conv2d(3, 1, 1), Spelled(1)).double()
+        folded: Any = senet.fold_gates(model, {"1": given})
+        assert torch.equal(folded[0].weight, model[0].weight * 0.3)
 
 
 def test_gates_below_zero_do_not_pass_a_relu() -> None:

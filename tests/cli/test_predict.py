@@ -1,8 +1,12 @@
+import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.data.broken import encoded, zeros_png
+from tests.deploy.small import preprocessing
 from tests.detection.small import config
 
 import senet
@@ -53,7 +57,7 @@ def test_for_programs_and_past_broken_images(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["broken.jpg", "--out", "found"], "none of the 1 images can be read"),
+        (["broken.jpg", "--out", "found"], "reading the image"),
         (["empty"], "no image is in this folder"),
         (["broken.jpg", "--threshold", "1.5"], "--threshold=1.5"),
     ],
@@ -77,7 +81,120 @@ def test_pictures_lie_as_the_camera_was_held(detector: str, capsys: pytest.Captu
         assert picture.size == (48, 64)
 
 
-def test_a_classifier_finds_no_boxes(capsys: pytest.CaptureFixture[str]) -> None:
-    senet.weights.save(senet.build("resnet20"), "w.safetensors")
-    assert main(["predict", "w.safetensors", "a.jpg"]) == 1
-    assert "these are the weights of a classifier" in capsys.readouterr().err
+@pytest.fixture
+def classifier() -> str:
+    header = {"classes": ["cat", "dog", "\x1b[31mhorse", "ship"], "preprocessing": preprocessing().to_dict()}
+    senet.weights.save(senet.build("se_resnet20", num_classes=4), "w.safetensors", header=header)
+    return "w.safetensors"
+
+
+def test_a_folder_is_named_alike_by_weights_and_exported_files(
+    classifier: str, image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for package in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    for file in ("a.onnx", "a.pt2"):
+        assert main(["export", classifier, "--out", file, "--pixels"]) == 0
+    capsys.readouterr()
+    for model, *engine in ((classifier,), ("a.onnx",), ("a.onnx", "--engine", "openvino"), ("a.pt2",)):
+        assert main(["predict", model, str(image_folder), *engine, "--json", "--batch_size", "3"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["images"])
+    assert len(found[0]) == 10
+    assert found[0][0]["image"].endswith("train/cat/0.png")
+    for rows in found:
+        for row, wanted in zip(rows, found[0], strict=True):
+            assert row["image"] == wanted["image"]
+            assert [each["label"] for each in row["classes"]] == [each["label"] for each in wanted["classes"]]
+            for each, other in zip(row["classes"], wanted["classes"], strict=True):
+                assert each["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    with Path(name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_in_files(classifier: str, image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("found.csv", "found.json"):
+        assert main(["predict", classifier, str(image_folder / "val"), "--top", "2", "--out", name]) == 0
+    out = capsys.readouterr().out
+    assert out.count("val/cat/0.png: ") == 2
+    assert "\x1b" not in out
+    rows = rows_of("found.csv")
+    assert list(rows[0]) == ["image", "class_1", "probability_1", "class_2", "probability_2"]
+    nested = json.loads(Path("found.json").read_text())
+    assert [row["class_1"] for row in rows] == [each["classes"][0]["label"] for each in nested["images"]]
+    assert nested["broken"] == []
+    assert len(rows) == 4
+
+
+def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("hostile")
+    folder.mkdir()
+    (folder / "whole.png").write_bytes(encoded("RGB", "PNG"))
+    (folder / "line\nbreak \x1b[2J.png").write_bytes(encoded("RGB", "PNG"))
+    with open(os.fsencode(folder / "no text ") + b"\xff\xfe.png", "wb") as file:
+        file.write(encoded("L", "PNG"))
+    (folder / "empty.png").touch()
+    (folder / "half.png").write_bytes(encoded("RGB", "PNG")[:60])
+    (folder / "bomb.png").write_bytes(zeros_png(60_000, 60_000, whole=False))
+    (folder / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "round.png").symlink_to("round.png")
+    (folder / "folder.png").mkdir()
+    (folder / "endless.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(2**31)
+    assert main(["predict", classifier, "hostile", "--out", "found.csv"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        r"hostile/line\nbreak \x1b[2J.png",
+        r"hostile/no text \udcff\udcfe.png",
+        "hostile/whole.png",
+    ]
+    for name in ("empty", "half", "bomb", "program", "gone", "round", "endless", "pipe", "huge"):
+        assert f"{name}.png" in err
+    assert "folder.png" not in out + err
+    rows = rows_of("found.csv")
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.jpg"], "reading the image"),
+        (["a.jpg", "--top", "0"], "--top=0"),
+        (["a.jpg", "--threshold", "0.5"], "--threshold is not for a classifier"),
+        (["a.jpg", "--out", "found.txt"], "--out found.txt"),
+        (["a.jpg", "--engine", "openvino"], "None, for a network that is not exported"),
+        (["a.jpg", "--preprocessing", "imagenet,size=0"], "size"),
+    ],
+)
+def test_a_classifier_says_what_it_cannot(
+    words: list[str], said: str, classifier: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", classifier, *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(Path().glob("found*"))
+
+
+def test_a_detector_names_no_classes(
+    detector: str, coco_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", detector, str(coco_folder / "val2017"), "--top", "3"]) == 1
+    assert "--top is not for a detector" in capsys.readouterr().err
+
+
+def test_weights_that_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    senet.weights.save(senet.build("se_resnet20"), "w.safetensors")
+    Path("a.png").write_bytes(encoded("RGB", "PNG"))
+    assert main(["predict", "w.safetensors", "a.png"]) == 1
+    assert "Give --preprocessing" in capsys.readouterr().err
+    words = ["--preprocessing", "imagenet,size=32,resize=32", "--json"]
+    assert main(["predict", "w.safetensors", "a.png", *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["images"]
+    assert len(row["classes"]) == 5
+    assert all(0 <= each["number"] < 1000 for each in row["classes"])

@@ -1,6 +1,8 @@
+import gc
 import os
 import signal
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,6 +246,16 @@ def _killed(pid_file: Path) -> Iterator[Batch]:
     yield from Loader(Images(Dying(20, set()), EVALUATION, 0), BatchesInOrder(20, 2), workers=2)
 
 
+@pytest.fixture
+def half_made_sockets() -> Iterator[None]:
+    """A death can be raised between the making of PyTorch's socket and the block that closes it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.usefixtures("half_made_sockets")
 def test_a_worker_that_dies_is_named_and_the_others_end(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     with pytest.raises(RunError, match=r"a process that does it has died \(DataLoader worker") as caught:
@@ -256,6 +268,7 @@ def test_a_worker_that_dies_is_named_and_the_others_end(tmp_path: Path) -> None:
     assert len(list(Loader(images, BatchesInOrder(4, 2), workers=1))) == 2
 
 
+@pytest.mark.usefixtures("half_made_sockets")
 def test_a_death_is_noticed_where_images_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
     batches = _killed(tmp_path / "pid")
     first = next(batches)

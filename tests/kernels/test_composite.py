@@ -69,3 +69,18 @@ def test_sums_of_a_gradient_in_half_precision_are_single(dtype: torch.dtype) -> 
     scale, mean, shift = (number.double() for number in (scale, mean, shift))
     _, exact = composite.reduce(g.double(), None, u.double(), scale, mean, shift, "identity")
     torch.testing.assert_close(sums.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_without_a_norm_half_precision_is_summed_in_single_too(dtype: torch.dtype) -> None:
+    g, u = torch.randn(2, 2, 3, 9, 9).to(dtype).unbind()
+    none = (None, None, None)
+    z, (_, sums) = composite.pool(u, *none, "silu"), composite.reduce(g, None, u, *none, "silu")
+    wide = u.double()
+    assert z.dtype == sums.dtype == torch.float32
+    torch.testing.assert_close(z.double(), composite.pool(wide, *none, "silu"), rtol=1e-5, atol=1e-5)
+    _, exact = composite.reduce(g.double(), None, wide, *none, "silu")
+    torch.testing.assert_close(sums.double(), exact, rtol=1e-5, atol=1e-5)
+    gate, dz = torch.rand(2, 2, 3).unbind()
+    du = composite.input_gradient(g, u, *none, gate, dz, *none, 162, "silu")
+    assert du.dtype == dtype

@@ -1,4 +1,7 @@
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,43 @@ def test_it_computes_what_the_layers_compute(
         torch.testing.assert_close((found.mean, found.variance), (wanted.mean, wanted.variance))
     else:
         assert found.mean is found.variance is None
+    assert found.twin is None
+
+
+def test_statistics_are_shared_as_by_a_batch_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads for processes, which take seconds to start.
+    here, meeting = threading.local(), threading.Barrier(2, timeout=60)
+    sent: list[Tensor] = [torch.empty(0)] * 2
+
+    def exchanged(own: Tensor) -> list[Tensor]:
+        sent[here.rank] = own.clone()
+        meeting.wait()
+        every = list(sent)
+        meeting.wait()
+        return every
+
+    def all_gather(every: list[Tensor], own: Tensor, group: object) -> None:
+        for place, theirs in zip(every, exchanged(own), strict=True):
+            place.copy_(theirs)
+
+    def all_reduce(own: Tensor, group: object) -> None:
+        own.copy_(torch.stack(exchanged(own)).sum(0))
+
+    def run(rank: int) -> dict[str, list[Tensor]]:
+        here.rank = rank
+        try:
+            return _part(rank, object())
+        except BaseException:
+            meeting.abort()
+            raise
+
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as threads:
+        parts = list(threads.map(run, range(2)))
+    _check_parts(parts)
+    assert sum(len(part["result"][0]) for part in parts) == 5
 
 
 @pytest.mark.parametrize("norm", ["batch", "fixed", "none"])
@@ -136,9 +176,10 @@ def test_the_gradients_of_two_readers_are_added_inside(inner: str, outer: str) -
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("outer", ["relu", "identity"])
-def test_it_is_differentiable_twice(norm: str, outer: str) -> None:
-    spec = Tail(norm, outer=outer, hidden="silu", fork=True)
-    tensors = random_tail(spec, (2, 3, 3, 2), keep=True)
+@pytest.mark.parametrize("alone", [False, True])
+def test_it_is_differentiable_twice(norm: str, outer: str, alone: bool) -> None:
+    spec = Tail(norm, outer=outer, hidden="silu", fork=not alone)
+    tensors = random_tail(spec, (2, 3, 3, 2), keep=True, residual=not alone)
     leaves = [each for each in tensors if each is not None and each.requires_grad]
     g, again, ds = (
         torch.randn(2, *tensors.u.shape).double(),
@@ -147,12 +188,32 @@ def test_it_is_differentiable_twice(norm: str, outer: str) -> None:
     )
     found = []
     for result in (fused_tail(spec, tensors, "composite"), tail(spec, tensors)):
-        assert result.twin is not None
-        loss = (result.out * g[0]).sum() + (result.twin.square() * g[1]).sum() + (result.s * ds).sum()
+        assert (result.twin is None) == alone
+        twin = result.out if result.twin is None else result.twin
+        loss = (result.out * g[0]).sum() + (twin.square() * g[1]).sum() + (result.s * ds).sum()
         first = torch.autograd.grad(loss, leaves, create_graph=True)
         second = torch.autograd.grad((first[0] * again).sum() + first[-1].square().sum(), leaves[2:])
         found.append([*first, *second])
     assert worst(*found) < 1e-9
+
+
+def test_it_is_differentiable_twice_where_the_branch_is_half_as_precise_as_the_sum() -> None:
+    spec = Tail(outer="identity", hidden="silu")
+    tensors = random_tail(spec, (4, 8, 5, 5), dtype=torch.bfloat16, parameters=torch.float32)
+    tensors = tensors._replace(residual=torch.randn(4, 8, 5, 5).requires_grad_())
+    wide, g = doubled(tensors), torch.randn(4, 8, 5, 5).bfloat16()
+    found = []
+    for out, leaves in (
+        (fused_tail(spec, tensors, "composite").out, tensors),
+        (tail(spec, wide).out, wide),
+    ):
+        learning = [each for each in leaves if each is not None]
+        first = torch.autograd.grad(out, learning, g.to(out), create_graph=True)
+        second = torch.autograd.grad(first[-1].square().sum(), learning[2:], allow_unused=True)
+        # The map's own gradient is rounded to half precision.
+        found.append([*first[1:], *(each for each in second if each is not None)])
+    assert len(found[0]) == len(found[1]) > len(first)
+    assert worst(*found) < 1e-5
 
 
 def test_it_saves_the_map_the_output_and_numbers_per_channel() -> None:
@@ -175,28 +236,59 @@ def test_its_passes_over_the_map(
     outer: str, forward: int, backward: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each operator reads and writes what it is given and gives, once; which one reads u is its contract.
-    size = 4 * 8 * 16 * 16
-    passes = []
-    for name in operators.SCHEMAS:
-        step = operators.step(name, "composite")
-
-        def counted(*args: object, step: object = step) -> object:
-            result = step(*args)  # type: ignore[operator]
-            given = result if isinstance(result, tuple) else (result,)
-            maps = [each for each in (*args, *given) if isinstance(each, Tensor) and each.numel() == size]
-            passes.append(len(maps))
-            return result
-
-        monkeypatch.setattr(f"senet.kernels.composite.{name}", counted)
-    _forget()
     spec = Tail(outer=outer)
     tensors = random_tail(spec, (4, 8, 16, 16))
+    passes = []
+    _watch(monkeypatch, tensors.u.numel(), lambda given, made: passes.append(len(given) + len(made)))
     result = fused_tail(spec, tensors, "composite")
     assert sum(passes) == forward
     passes.clear()
     result.out.backward(torch.ones_like(result.out))
     _forget()
     assert sum(passes) == backward
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_every_step_is_given_maps_of_one_dense_layout(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(tensor: Tensor) -> Tensor:
+        return tensor.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
+
+    spec = Tail(outer="identity", fork=True)
+    tensors = random_tail(spec, (4, 8, 6, 5))
+    first, second, residual = (odd(torch.randn(4, 8, 6, 5).double()) for _ in range(3))
+    form = torch.channels_last if last else torch.contiguous_format
+    u = tensors.u.detach().contiguous(memory_format=form).requires_grad_() if last else odd(tensors.u)
+    tensors = tensors._replace(u=u, residual=residual)
+    maps: list[Tensor] = []
+    _watch(monkeypatch, u.numel(), lambda given, made: maps.extend(given))
+    for readers in (1, 2):
+        result = fused_tail(spec, tensors, "composite")
+        outs = [each for each in (result.out, result.twin) if each is not None]
+        torch.autograd.backward(outs[:readers], [first, second][:readers])
+    _forget()
+    assert len(maps) == 2 * 3 + 4 + 5
+    assert all(each.is_contiguous(memory_format=form) for each in maps)
+
+
+def _watch(
+    monkeypatch: pytest.MonkeyPatch, size: int, note: Callable[[list[Tensor], list[Tensor]], object]
+) -> None:
+    """Tells what maps each step of the composite is given, and what it makes."""
+
+    def maps(values: Any) -> list[Tensor]:
+        every = values if isinstance(values, tuple) else (values,)
+        return [each for each in every if isinstance(each, Tensor) and each.numel() == size]
+
+    for name in operators.SCHEMAS:
+        step = operators.step(name, "composite")
+
+        def watched(*args: object, step: Callable[..., object] = step) -> object:
+            result = step(*args)
+            note(maps(args), maps(result))
+            return result
+
+        monkeypatch.setattr(f"senet.kernels.composite.{name}", watched)
+    _forget()
 
 
 def _forget() -> None:
@@ -207,7 +299,13 @@ def _forget() -> None:
 def _synchronised(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    spec = Tail(group=torch.distributed.group.WORLD)
+    torch.save(_part(rank, torch.distributed.group.WORLD), Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _part(rank: int, group: object) -> dict[str, list[Tensor]]:
+    """What one of two processes has of a batch, and its gradients."""
+    spec = Tail(group=group)
     tensors = random_tail(spec, (5, 4, 3, 3))
     # Shares of different sizes.
     part = slice(0, 2) if rank == 0 else slice(2, 5)
@@ -221,15 +319,19 @@ def _synchronised(rank: int, folder: str) -> None:
     leaves = [each for each in own if each is not None and each.requires_grad]
     with pytest.raises(BackendError, match="shares its statistics"):
         torch.autograd.grad(result.out, leaves, g, create_graph=True)
-    grads = torch.autograd.grad(result.out, leaves, g)
-    torch.save({"result": list(result), "grads": list(grads)}, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    found = [each.detach() for each in result if each is not None]
+    return {"result": found, "grads": list(torch.autograd.grad(result.out, leaves, g))}
 
 
 def test_statistics_shared_by_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     spawn(_synchronised, (str(tmp_path),), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    _check_parts(parts)
+    assert len(parts) == 2
+
+
+def _check_parts(parts: list[dict[str, list[Tensor]]]) -> None:
     tensors = random_tail(Tail(), (5, 4, 3, 3))
     whole = tail(Tail(), tensors)
     generator = torch.Generator().manual_seed(1)

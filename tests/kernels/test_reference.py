@@ -1,6 +1,7 @@
 """The reference against formulas written another way, in float64."""
 
 import ast
+import contextlib
 import itertools
 import sys
 from pathlib import Path
@@ -80,6 +81,46 @@ def test_padding_may_hold_anything() -> None:
     spoiled = torch.where(mask.unsqueeze(1), u, torch.tensor([float("nan")] * 4 + [float("inf")]))
     for squeeze in reference.SQUEEZES.values():
         assert torch.equal(squeeze(spoiled, mask), squeeze(u, mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_squeezed_and_gated_is_at_least_single(dtype: torch.dtype) -> None:
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert reference.accumulation_dtype(dtype) == wide
+    u, mask = torch.randn(2, 4, 5).to(dtype), torch.rand(2, 5) < 0.6
+    for squeeze in reference.SQUEEZES.values():
+        assert squeeze(u, None).dtype == squeeze(u, mask).dtype == wide
+    w1, b1, w2, b2 = (torch.randn(*shape).bfloat16() for shape in ((2, 4), (2,), (4, 2), (4,)))
+    s = reference.excite(reference.squeeze_avg(u), w1, b1, w2, b2, torch.sigmoid)
+    assert s.dtype == wide
+    assert reference.scale(u, s).dtype == reference.scale_add(u, s, u).dtype == dtype
+
+
+def test_numbers_beside_the_maps_are_widened_and_nothing_else() -> None:
+    u, number = torch.randn(2, 4, 5).bfloat16(), torch.randn(4).bfloat16()
+    tensors = reference.TailTensors(u, u, number, None, number, None, number, *(number,) * 4)
+    wide = tensors.wide()
+    assert wide.u is wide.residual is u
+    for before, found in zip(tensors[2:], wide[2:], strict=True):
+        assert (before is None) == (found is None)
+        if before is not None and found is not None:
+            assert found.dtype == torch.float32
+            assert torch.equal(found, before.float())
+    for mean, variance in ((None, number), (number, None)):
+        with pytest.raises(TypeError, match="needs a mean and a variance"):
+            tensors._replace(mean=mean, variance=variance).fixed(1e-5)
+
+
+def test_autocast_is_left_only_where_it_is_on() -> None:
+    for device in ("cpu", "meta"):
+        with reference.autocast_off(device) as entered:
+            assert entered is None
+    # A region that leaves nothing would stand in every exported graph.
+    assert isinstance(reference.autocast_off("cpu"), contextlib.nullcontext)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert isinstance(reference.autocast_off("meta"), contextlib.nullcontext)
+        with reference.autocast_off("cpu"):
+            assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ class Fold:
 
 
 def _multiply(tensor: Tensor, scale: Tensor) -> None:
-    tensor.copy_(tensor.double() * scale.to(tensor.device))
+    # In float64, as the scale is, and rounded once.
+    tensor.copy_(tensor * scale.to(tensor.device))
 
 
 class Neighbours:

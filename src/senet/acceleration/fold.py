@@ -90,11 +90,11 @@ def _named(blocks: Any) -> dict[str, Any]:
 
 
 class _Block(NamedTuple):
-    """An SE module that runs: how often, on which map, and what it returns, as values of the graph."""
+    """An SE module that runs: its calls, the map of each and what the first returns, as values."""
 
     module: nn.Module
     calls: list[Call]
-    gated: int
+    maps: list[int]
     product: int
 
 
@@ -113,10 +113,10 @@ class _Planner:
     def folding(self, name: str, given: Any) -> Folding:
         """What is done with a block; ``given`` are its gates, None where its weights shall give them."""
         asked = f"fold_gates({type(self.model).__name__}, {name!r})"
-        module, calls, gated, product = self._block(asked, name)
-        channels, rank = self.flow.channels(gated), len(self.flow.graph.shapes[gated])
+        module, calls, maps, product = self._block(asked, name)
+        channels, rank = self.flow.channels(maps[0]), len(self.flow.graph.shapes[maps[0]])
         if given is None:
-            makers = [self.flow.graph.op_of(call.arguments[0] or 0) for call in calls]
+            makers = [self.flow.graph.op_of(gated) for gated in maps]
             positive = all(maker is not None and maker.name == "relu" for maker in makers)
             scale = constant_gates(asked, module, channels, rank, positive=positive)
         else:
@@ -125,7 +125,7 @@ class _Planner:
         if not bool((scale == 1).all()):
             # What runs several times has other layers around it each time.
             inside = range(calls[0].first, calls[0].end)
-            folds = None if len(calls) > 1 else self.neighbours.absorb(gated, inside, product, scale)
+            folds = None if len(calls) > 1 else self.neighbours.absorb(maps[0], inside, product, scale)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         return Folding(name, scale, tuple(folds or ()), folds is None, parameters)
 
@@ -146,7 +146,7 @@ class _Planner:
         elif (attached := touched(module)) is not None:
             found = f"{attached}, which would be lost"
         else:
-            return _Block(module, calls, *ends[0])
+            return _Block(module, calls, [gated for gated, _ in ends], ends[0][1])
         raise InsertionError(asked, found=found, allowed=allowed, do=did_you_mean(name, self.known))
 
     def _ends(self, call: Call) -> tuple[int, int] | None:
@@ -170,8 +170,8 @@ class _Planner:
 def _checked(asked: str, given: Any, channels: int) -> Tensor:
     """The gates (C,) that were given, in float64 on the CPU."""
     try:
-        # Wherever the caller's default device is.
-        values = torch.as_tensor(given, device="cpu").detach().double()
+        # Wherever the caller's default device is, and without rounding numbers to its default dtype.
+        values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise OptionError(asked, f"{given!r} is no number or tensor", "a number, or a tensor (C,)") from error
     if values.shape not in ((), (channels,)):

@@ -11,9 +11,11 @@ from senet import __version__
 from senet.cli.cost import cost
 from senet.cli.evaluate import evaluate
 from senet.cli.experiments import ablate, compare
+from senet.cli.export import export
 from senet.cli.gates import gates
 from senet.cli.networks import convert, models, plan
 from senet.cli.predict import predict
+from senet.cli.quantize import quantize
 from senet.cli.sensitivity import sensitivity
 from senet.cli.train import train
 from senet.errors import SenetError, StoppedError, did_you_mean
@@ -30,6 +32,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "ablate": ablate,
     "convert": convert,
+    "export": export,
+    "quantize": quantize,
 }
 
 

@@ -22,7 +22,9 @@ def evaluate(argv: list[str]) -> None:
         "softmax. The options on sizes override what the weights say of their images.",
     )
     parser.add_argument(
-        "models", nargs="+", help="run folders, weights of any origin, or names of `senet models`"
+        "models",
+        nargs="+",
+        help="run folders, weights of any origin, exported files, or names of `senet models`",
     )
     parser.add_argument(
         "--data",
@@ -57,6 +59,9 @@ def evaluate(argv: list[str]) -> None:
         help=f"images, or views of them, a batch; none: {_BATCH}, of a detector {_BOXES_BATCH}",
     )
     parser.add_argument("--workers", type=int | None, help="processes that prepare images")
+    parser.add_argument(
+        "--engine", type=str | None, help="of .onnx files: onnxruntime or openvino; none: onnxruntime"
+    )
     parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
     options = parser.parse_args(argv)
 
@@ -72,13 +77,24 @@ def evaluate(argv: list[str]) -> None:
         _evaluate_detector(options)
         return
 
+    from senet.deploy.artefact import is_artefact, takes_engine
+    from senet.deploy.members import member_of
     from senet.evaluation.together import evaluate_models
     from senet.runtime.device import device_named
     from senet.runtime.processes import joined
 
-    with joined(device_named(options.device)) as processes:
+    device = device_named(options.device)
+    if options.engine is not None and not any(map(takes_engine, options.models)):
+        raise OptionError(f"--engine {options.engine}", "no MODEL is an .onnx file", do="Leave it out.")
+    models = [
+        member_of(each, options.weights, engine=options.engine if takes_engine(each) else None, device=device)
+        if is_artefact(each)
+        else each
+        for each in options.models
+    ]
+    with joined(device) as processes:
         found = evaluate_models(
-            *options.models,
+            *models,
             data=options.data,
             weights=options.weights,
             preprocessing=options.preprocessing,
@@ -99,7 +115,7 @@ def _evaluate_detector(options: Any) -> None:
     """Prints COCO's numbers for one detector; what is for classifiers is an error."""
     from senet.detection.evaluating import evaluate_detector
 
-    for_classifiers = ("weights", "preprocessing", "size", "scales", "squash")
+    for_classifiers = ("weights", "preprocessing", "size", "scales", "squash", "engine")
     given = [f"--{name}" for name in for_classifiers if getattr(options, name)]
     given += ["--crops"] if options.crops != 1 else []
     if given or len(options.models) > 1:

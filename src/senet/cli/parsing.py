@@ -98,9 +98,17 @@ def as_called() -> list[str]:
     return [sys.argv[0]] if name == "senet" and not shutil.which(name) else name.split()
 
 
+def printable(text: str) -> str:
+    """The text with what no terminal shows, or what commands it, as escapes: names of files may hold it."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in text
+    )
+
+
 def name_broken(broken: tuple[str, ...]) -> None:
     """Tells on standard error which images cannot be read."""
     for why in broken[:_MOST_NAMED]:
-        print(why, file=sys.stderr)
+        print(printable(why), file=sys.stderr)
     if len(broken) > _MOST_NAMED:
         print(f"... and {len(broken) - _MOST_NAMED:,} more broken images", file=sys.stderr)

@@ -32,6 +32,8 @@ MOST_PIXELS = 1024**3 // 4 // 3
 MOST_ASPECT = 200
 # Of up to 16 million pixels there may be one colour only; more of them in a file this small are a bomb.
 _FREE_PIXELS, _PIXELS_A_BYTE = 2**24, 4096
+# Four times what the pixels of the largest image take.
+_MOST_BYTES = 2**30
 
 
 class Readable(Protocol):
@@ -147,17 +149,28 @@ def existing_folder(asked: str, place: str, layout: str) -> Path:
     raise DataError(asked, found, layout, did_you_mean(missing.name, near))
 
 
-def read_image(path: Path, *, channels: int) -> Any:
-    """The PIL image in a file, as grey (1 channel) or RGB (3); DataError naming it, see ``decode``."""
+def read_image(path: Path, *, channels: int, upright: bool = False) -> Any:
+    """The PIL image in a file; DataError naming it, see ``decode``."""
     try:
+        # A pipe would be waited for, and a device has no end.
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise OSError(f"it has more than {_MOST_BYTES:,} bytes")
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name can hold what no name holds
         raise DataError(f"reading {path}", f"the file cannot be read ({error})") from error
-    return decode(data, channels=channels, where=str(path))
+    return decode(data, channels=channels, where=str(path), upright=upright)
 
 
-def decode(data: bytes, *, channels: int, where: str) -> Any:
+def decode(data: bytes, *, channels: int, where: str, upright: bool = False) -> Any:
     """The PIL image in ``data``, as grey (1 channel) or RGB (3).
+
+    Args:
+        data: of the file.
+        channels: 1 or 3.
+        where: for the error.
+        upright: whether it is turned as the camera was held. Data sets are not, nor are networks trained so.
 
     Raises:
         DataError: naming ``where``. An image of more than ``MOST_PIXELS``, or long and thin, is refused by
@@ -172,7 +185,7 @@ def decode(data: bytes, *, channels: int, where: str) -> Any:
                 short, long = sorted(image.size)
                 most = min(MOST_PIXELS, max(_FREE_PIXELS, _PIXELS_A_BYTE * len(data)))
                 if 0 < short * long <= most and long <= MOST_ASPECT * short:
-                    return converted(image, channels)
+                    return converted(_upright(image) if upright else image, channels)
                 size = f"{short * long:,} pixels, {image.width} x {image.height}, in {len(data):,} bytes"
     except pillow.DecompressionBombError as error:
         # Above twice its limit Pillow opens nothing, and tells the number in words.
@@ -193,6 +206,12 @@ def decode(data: bytes, *, channels: int, where: str) -> Any:
         f"above {MOST_ASPECT} times the other",
         do="Make it smaller or take it out.",
     )
+
+
+def _upright(image: Any) -> Any:
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
 
 
 def is_grey(data: bytes) -> bool:

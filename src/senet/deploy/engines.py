@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,16 +13,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from senet.errors import MissingExtraError, check_choice
+from senet.errors import DeploymentError, MissingExtraError, check_choice, first_line
 
 Array = NDArray[Any]
 
 
 class Session(Protocol):
-    """A file, opened by an engine on the CPU."""
+    """A file, opened by an engine."""
 
     def __call__(self, images: Array) -> list[Array]:
         """What the network gives for images (N, C, H, W)."""
+
+
+class Engine(Session, Protocol):
+    """One that tells what it made of the file."""
 
     def operators(self) -> Counter[str]:
         """How many nodes of each kind there are in the graph that the engine runs."""
@@ -42,7 +47,8 @@ class OnnxRuntime:
 
     def __call__(self, images: Array) -> list[Array]:
         """What the network gives for images (N, C, H, W)."""
-        given: list[Array] = self.session.run(None, {self.name: images})
+        with _errors("onnxruntime", self.path):
+            given: list[Array] = self.session.run(None, {self.name: images})
         return given
 
     def operators(self) -> Counter[str]:
@@ -67,9 +73,10 @@ class OnnxRuntime:
             options.intra_op_num_threads = threads
         if write is not None:
             options.optimized_model_filepath = str(write)
-        return onnxruntime.InferenceSession(
-            str(self.path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        with _errors("onnxruntime", self.path):
+            return onnxruntime.InferenceSession(
+                str(self.path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
 
 
 class OpenVino:
@@ -91,18 +98,30 @@ class OpenVino:
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
-        self.model = _only(openvino.Core).compile_model(str(path), "CPU", options)
-        self.request = self.model.create_infer_request()
+        self.path = path
+        with _errors("openvino", path):
+            self.model = _only(openvino.Core).compile_model(str(path), "CPU", options)
+            self.request = self.model.create_infer_request()
 
     def __call__(self, images: Array) -> list[Array]:
         """What the network gives for images (N, C, H, W)."""
-        results = self.request.infer([images])
+        with _errors("openvino", self.path):
+            results = self.request.infer([images])
         return [np.array(results[output]) for output in self.model.outputs]
 
     def operators(self) -> Counter[str]:
         """How many nodes of each kind there are in its runtime model; a Reorder moves a map."""
         ops = self.model.get_runtime_model().get_ops()
         return Counter(str(op.get_rt_info()["layerType"].value) for op in ops)
+
+
+@contextlib.contextmanager
+def _errors(engine: str, path: str | Path) -> Iterator[None]:
+    """What an engine raises, whose errors are of no common kind, as DeploymentError."""
+    try:
+        yield
+    except Exception as error:
+        raise DeploymentError(f"{str(path)!r}", f"{engine} cannot run it ({first_line(error)})") from error
 
 
 @cache
@@ -116,16 +135,19 @@ def _only(core: Callable[[], Any]) -> Any:
     return core()
 
 
+PYTORCH = "pytorch"
+
 ENGINES: dict[str, type[OnnxRuntime] | type[OpenVino]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
 }
 
 
-def opened(path: str | Path, engine: str, *, threads: int | None = None) -> Session:
+def opened(path: str | Path, engine: str, *, threads: int | None = None) -> Engine:
     """A .onnx file, opened by an engine on the CPU.
 
     Raises:
+        DeploymentError: the engine cannot run it, here or when it is called.
         MissingExtraError: the engine is not installed.
         OptionError: there is no such engine.
     """

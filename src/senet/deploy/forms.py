@@ -7,6 +7,7 @@ blocked memory layout of its convolutions, and comes back, at each block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -95,6 +96,29 @@ class Deployed(Substitute):
         s = self.excite(x)
         gated: Tensor = self.scale(x if self.before is None else self.before(x), s)
         return gated if self.after is None else self.after(gated)
+
+
+class FromPixels(nn.Module):
+    """A network that takes uint8 pixels, 0 to 255, and normalises them.
+
+    Args:
+        network: takes them normalised.
+        mean: a channel, of values from 0 to 1.
+        std: likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1) * 255)
+
+    def forward(self, images: Tensor) -> Any:
+        """What the network gives for uint8 (N, C, H, W)."""
+        return self.network((images.to(self.mean.dtype) - self.mean) / self.std)
 
 
 def _pooled(u: Tensor) -> Tensor:

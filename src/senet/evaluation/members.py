@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from senet import weights as weight_files
 from senet.data import Splits
@@ -34,10 +34,12 @@ class Member:
     header: Mapping[str, Any]
     config: NetworkConfig | None
 
-    def network(self, splits: Splits) -> nn.Module:
-        """The network with its weights, for the classes and channels of the data."""
+    def network(self, splits: Splits | None = None) -> nn.Module:
+        """The network with its weights, for the classes and channels of the data if there is any."""
         if self.config is not None:
             return load(weight_files.recognise(self.weights))
+        if splits is None:
+            return build(self.name, weights=self.weights).eval()
         classes, channels = len(splits.classes), splits.channels
         return build(self.name, num_classes=classes, in_channels=channels, weights=self.weights)
 
@@ -67,33 +69,25 @@ class Member:
                 do="Name the data that they were trained on.",
             )
 
-    def preprocessing(self, splits: Splits, words: str | None) -> Preprocessing:
+    def preprocessing(self, splits: Splits | None, words: str | None) -> Preprocessing:
         """How images are prepared: as the caller says it, or else the weights, if it fits the data.
+
+        Args:
+            splits: the data; None where there is none.
+            words: of the caller.
 
         Raises:
             OptionError: the caller's words are not of the form.
             WeightsError: the weights do not say it, or it is for images of other channels.
         """
-        asked = f"eval {self.name!r} on {splits.name!r}"
-        if words == "data":
+        asked = f"{self.name!r}" if splits is None else f"eval {self.name!r} on {splits.name!r}"
+        if words == "data" and splits is not None:
             network = self.name if self.config is None else self.config.name
             size = info(network).input_size[1] if network in list_models() else SMALL
             return preprocessing_for(splits.train, splits.channels, image_size=None, network_size=size)
-        if words is not None:
-            found = preprocessing_named(words)
-        elif "preprocessing" not in self.header:
-            raise WeightsError(
-                asked,
-                found="the weights do not say how images are prepared for them",
-                do="Give --preprocessing: data, as training decides it by the data, or such as "
-                "imagenet,size=288,resize=303,interpolation=bicubic.",
-            )
-        else:
-            try:
-                found = Preprocessing.from_dict(self.header["preprocessing"])
-            except (KeyError, TypeError, OptionError) as error:
-                raise WeightsError(asked, f"the file's preprocessing is unreadable ({error})") from error
-        if found.channels != splits.channels:
+        said = words is None
+        found = said_preprocessing(asked, self.header) if said else preprocessing_named(words or "")
+        if splits is not None and found.channels != splits.channels:
             raise WeightsError(
                 asked,
                 found=f"the weights are for images of {found.channels} channels, "
@@ -101,6 +95,21 @@ class Member:
                 do="Name the data that they were trained on.",
             )
         return found
+
+
+def said_preprocessing(asked: str, header: Mapping[str, Any]) -> Preprocessing:
+    """How images are prepared, as weights say it; WeightsError where they do not, or it is unreadable."""
+    if "preprocessing" not in header:
+        raise WeightsError(
+            asked,
+            found="the weights do not say how images are prepared for them",
+            do="Give --preprocessing: data, as training decides it by the data, or such as "
+            "imagenet,size=288,resize=303,interpolation=bicubic.",
+        )
+    try:
+        return Preprocessing.from_dict(header["preprocessing"])
+    except (KeyError, TypeError, OptionError) as error:
+        raise WeightsError(asked, f"the file's preprocessing is unreadable ({error})") from error
 
 
 def member_named(name: str, weights: str | None) -> Member:
@@ -157,8 +166,10 @@ def changed(
     return dataclasses.replace(preprocessing, size=side, resize=resize, squash=squash)
 
 
-def check_size(model: nn.Module, preprocessing: Preprocessing, name: str, *, option: str = "--size") -> None:
-    """Raises OptionError where the network, in evaluation mode, cannot take images of this size.
+def check_size(
+    model: nn.Module, preprocessing: Preprocessing, name: str, *, option: str = "--size"
+) -> Tensor:
+    """What the network, in evaluation mode, gives for an image of this size; OptionError if it cannot.
 
     Args:
         model: the network.
@@ -167,10 +178,12 @@ def check_size(model: nn.Module, preprocessing: Preprocessing, name: str, *, opt
         option: that would change the size.
     """
     size = preprocessing.size
-    device = next(model.parameters()).device
+    # What another engine runs has no parameters, and is on the CPU.
+    device = next(model.parameters(), torch.empty(0)).device
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, preprocessing.channels, size, size, device=device))
+            scores: Tensor = model(torch.zeros(1, preprocessing.channels, size, size, device=device))
+            return scores
     except (RuntimeError, ValueError) as error:
         raise OptionError(
             f"{name!r} on images of {size}x{size}",

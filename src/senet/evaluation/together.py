@@ -56,7 +56,7 @@ class Evaluations:
 
 
 def evaluate_models(
-    *models: str,
+    *models: str | Member,
     data: str | None = None,
     weights: str | None = None,
     preprocessing: str | None = None,
@@ -74,7 +74,8 @@ def evaluate_models(
     evaluation more. Started by ``torchrun``, the processes share the images, and all return the same.
 
     Args:
-        models: run folders, weights of any origin, or a network's name beside ``weights``.
+        models: run folders, weights of any origin, or a network's name beside ``weights``; or what makes the
+            network in another way.
         data: the data set; None takes the one that the weights were trained on.
         weights: the weights of one network given by name.
         preprocessing: "data" (as training decides it), or as ``preprocessing_named`` takes it, in place of
@@ -102,7 +103,7 @@ def evaluate_models(
     if weights is not None and len(models) > 1:
         raise OptionError("--weights", f"there are {len(models)} models", "one MODEL beside it")
     place = device_named(device)
-    members = [member_named(model, weights) for model in models]
+    members = [each if isinstance(each, Member) else member_named(each, weights) for each in models]
     name = data or _data_of(members)
     splits = open_data(name)
     prepared = {}

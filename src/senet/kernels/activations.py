@@ -27,7 +27,7 @@ def _silu_derivative(v: Tensor) -> Tensor:
 
 
 def _hardswish_derivative(v: Tensor) -> Tensor:
-    return torch.where(v <= -3, 0, torch.where(v < 3, v / 3 + 0.5, 1)).to(v.dtype)
+    return torch.where(v <= -3, 0, torch.where(v < 3, v / 3 + 0.5, 1))
 
 
 _DERIVATIVES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -46,8 +46,8 @@ def traceable_norm(
     with autocast_off(u.device.type):
         wide = u.to(accumulation_dtype(u.dtype))
         taken = _statistics(wide, eps)
-        scale = taken.inverse if weight is None else weight.to(wide.dtype) * taken.inverse
-        shift = torch.zeros_like(scale) if bias is None else bias.to(wide.dtype)
+        scale = taken.inverse if weight is None else weight * taken.inverse
+        shift = torch.zeros_like(scale) if bias is None else bias
         by_sample = scale.expand_as(taken.sample_mean), shift.expand_as(taken.sample_mean)
         out = _affine(wide, taken.mean, *by_sample, None, u.dtype)
         return out, taken.mean.detach(), taken.unbiased
@@ -85,11 +85,12 @@ def _tail(spec: Tail, tensors: TailTensors) -> TailResult:
             sample_mean, mean, inverse, batch_variance = _statistics(wide, spec.eps)
             batch_mean = mean.detach()
         else:
-            sample_mean = wide.mean(spatial)
             mean, inverse = given.fixed(spec.eps)
         scale = inverse if weight is None else weight * inverse
         shift = torch.zeros_like(scale) if bias is None else bias
-        if spec.inner == "identity":
+        # With fixed statistics Inf in a map stays where it is, but may make a ReLU's gates Inf: multiplied
+        # into scale and shift they would give Inf − Inf.
+        if spec.norm == "batch" and spec.inner == "identity":
             z = scale * (sample_mean - mean) + shift
         else:
             v = activation(_over_map(scale, u) * (wide - _over_map(mean, u)) + _over_map(shift, u))

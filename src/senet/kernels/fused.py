@@ -66,7 +66,7 @@ class _Fused(torch.autograd.Function):
         batch = (squeezed.batch_mean, squeezed.batch_variance)
         ctx.mark_non_differentiable(*(each for each in batch if each is not None))
         kept_out = out if spec.outer != "identity" else None
-        numbers = (squeezed.sample_mean, squeezed.share, entering, s, z, *(norm or (None,) * 4))
+        numbers = (squeezed.sample_mean, squeezed.share, entering, s, z, *(norm or (None,)))
         ctx.save_for_backward(u, *others, kept_out, *numbers)
         return out, s, *batch, out.detach() if spec.fork else None
 
@@ -129,8 +129,8 @@ def _differentiably(
     branch = traceable_tail(dataclasses.replace(spec, outer="identity", fork=False), given)
     inputs = (given.u, *given[2:])
     wanted = [each for each, need in zip(inputs, needs[1:], strict=True) if need and each is not None]
-    # Where the branch is half as precise as the sum, its gradient is too.
-    outputs, incoming = [branch.out], [gm.to(branch.out.dtype)]
+    # Where the branch is half as precise as the sum, autograd makes its gradient so too.
+    outputs, incoming = [branch.out], [gm]
     if ds is not None:
         outputs, incoming = [branch.out, branch.s], [*incoming, ds]
     grads = iter(torch.autograd.grad(outputs, wanted, incoming, create_graph=True, allow_unused=True))
@@ -207,7 +207,7 @@ def _shared_statistics(
 
 def _over_group(spec: Tail, share: Tensor | None, dweight: Tensor, dbias: Tensor) -> tuple[Tensor, Tensor]:
     """The norm's gradients over all processes that share its statistics, as if this one had all."""
-    if spec.group is None or share is None:
+    if share is None:
         return dweight, dbias
     both = torch.stack([dweight, dbias])
     torch.distributed.all_reduce(both, group=spec.group)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.gpu.cases import DEVICE, GATES, HIDDEN, error, expected, poisoned
+from tests.kernels.gpu.cases import DEVICE, GATES, HIDDEN, error, expected, poisoned, same_kind
 from torch import Tensor
 
 from senet.kernels import gpu
@@ -45,6 +45,14 @@ def _check_gate_gradients(
         assert error(ours, true, least=1.0) < 2e-6
 
 
+@pytest.mark.parametrize("inner", ["identity", "silu"])
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("more", [True, False])
+def test_every_form_of_tail(inner: str, normed: bool, more: bool) -> None:
+    _check_gate_gradients(3, 20, 5, inner, normed, more=more)
+    assert inner
+
+
 @settings(max_examples=8)
 @given(st.integers(1, 40), st.sampled_from([1, 5, 17, 70, 130]), st.sampled_from([1, 3, 17, 40]))
 def test_any_shape(samples: int, channels: int, width: int) -> None:
@@ -55,14 +63,6 @@ def test_any_shape(samples: int, channels: int, width: int) -> None:
 def test_more_samples_than_a_program_takes_with_an_activation() -> None:
     _check_gate_gradients(BATCH + 8, 20, 5, "silu")
     assert BATCH > 0
-
-
-@pytest.mark.parametrize("inner", ["identity", "silu"])
-@pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("more", [False, True])
-def test_every_form_of_tail(inner: str, normed: bool, more: bool) -> None:
-    _check_gate_gradients(3, 20, 5, inner, normed, more=more)
-    assert inner
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -102,3 +102,14 @@ def test_a_gradient_that_is_not_finite_reaches_what_it_reaches_in_the_composite(
     args += (_numbers(20, 5), *of_norm, 6, inner, "relu", "sigmoid", False)
     for ours, true in zip(gpu.gate_gradients(*args), expected("gate_gradients", *args), strict=True):
         assert torch.equal(ours.isnan(), true.isnan())
+
+
+def test_an_infinite_mean_is_as_in_the_composite_where_a_program_has_room_for_more_samples() -> None:
+    mean = _numbers(20)
+    mean[4] = torch.inf
+    args: Any = (_numbers(2, 1, 20), None, _numbers(1, 20).sigmoid(), None, _numbers(1, 5), _numbers(1, 20))
+    args += (_numbers(5, 20), _numbers(20, 5), _numbers(1, 20), mean, *(_numbers(20) for _ in range(3)))
+    args += (6, "identity", "silu", "sigmoid", False)
+    found, wanted = gpu.gate_gradients(*args), expected("gate_gradients", *args)
+    assert all(same_kind(ours, true) for ours, true in zip(found, wanted, strict=True))
+    assert wanted[5].isinf().sum() == 1

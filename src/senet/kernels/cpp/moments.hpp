@@ -12,12 +12,13 @@ struct Taken {
 
 void merge(i64 C, const Taken& into, const Taken& other) {
   const double weight = into.count * other.count / (into.count + other.count);
-  const double own = into.count > 0 ? 1 / into.count : 0, others = 1 / other.count;
+  const bool any = into.count > 0;
+  const double own = any ? 1 / into.count : 0, others = 1 / other.count;
   for (i64 j = 0; j < C; ++j) {
     const double delta = other.sum[j] * others - into.sum[j] * own;
     into.squares[j] += other.squares[j];
     // Nothing merged yet, Inf must not become 0 * Inf.
-    if (into.count > 0) into.squares[j] += delta * delta * weight;
+    if (any) into.squares[j] += delta * delta * weight;
     into.sum[j] += other.sum[j];
   }
 }
@@ -70,12 +71,12 @@ void moments_of_tile(const A* __restrict x, i64 count, const Grid& grid, A* __re
 
 template <class A>
 bool moments(const Grid& grid, Map u, A* mean, A* variance, i64 most) {
-  const i64 C = grid.channels, tile = grid.tile * C;
-  const i64 bytes = (3 * grid.width + tile) * i64(sizeof(A)) + 2 * C * i64(sizeof(double));
+  const i64 C = grid.channels, tile = grid.tile * C, pairs = 2 * C;  // sums and squares
+  const i64 bytes = (3 * grid.width + tile) * i64(sizeof(A)) + pairs * i64(sizeof(double));
   const auto start = [&](i64 chunk) { return std::min(chunk * grid.chunk, grid.positions); };
   const auto part = [&](char* own, double* sums, i64 sample, i64 chunk, i64) {
     auto* merged = reinterpret_cast<double*>(own);
-    A* buffer = reinterpret_cast<A*>(merged + 2 * C);
+    A* buffer = reinterpret_cast<A*>(merged + pairs);
     const i64 end = start(chunk + 1);
     for (i64 p = start(chunk); p < end; p += grid.tile) {
       const i64 many = std::min(grid.tile, end - p);
@@ -87,7 +88,7 @@ bool moments(const Grid& grid, Map u, A* mean, A* variance, i64 most) {
   };
   const auto finish = [&](i64 sample, double* sums) {
     for (i64 chunk = 1; chunk < grid.chunks; ++chunk) {
-      double* other = sums + chunk * 2 * C;
+      double* other = sums + chunk * pairs;
       merge(C, {double(start(chunk)), sums, sums + C},
             {double(start(chunk + 1) - start(chunk)), other, other + C});
     }
@@ -97,7 +98,7 @@ bool moments(const Grid& grid, Map u, A* mean, A* variance, i64 most) {
       variance[sample * C + j] = A(sums[C + j] * each);
     }
   };
-  return over_items(grid, most, bytes, 2 * C, false, part, finish);
+  return over_items(grid, most, bytes, pairs, false, part, finish);
 }
 
 }  // namespace

@@ -40,7 +40,10 @@ struct Both {
 // An activation and its derivative; a comparison with NaN is false, and NaN goes on.
 template <int K, class A>
 INLINED Both<A> activation(A v) {
-  if constexpr (K == RELU) return {v <= 0 ? A(0) : v, v <= 0 ? A(0) : A(1)};
+  if constexpr (K == RELU) {
+    const bool shut = v <= 0;
+    return {shut ? A(0) : v, shut ? A(0) : A(1)};
+  }
   if constexpr (K == SILU) {
     const A sigmoid = 1 / (1 + exponential(-v));
     return {v * sigmoid, sigmoid * (1 + v * (1 - sigmoid))};

@@ -53,16 +53,15 @@ def gate_gradients(
             inner, hidden, gate, one_at_zero,
         )  # fmt: skip
     samples = len(s)
-    normed = mean is not None and inverse is not None and scale is not None and shift is not None
-    affine = (scale, shift) if normed and inner == "identity" else (None, None)
+    normed = inverse is not None
     ds = None if ds is None else ds.contiguous()
     w1, w2 = w1.contiguous(), w2.contiguous()
     shares = shared_sum(channels)
     dy = torch.empty_like(s)
     partial = s.new_empty(shares.parts, samples, width)
     launch(
-        before_gate_kernel, ceiling(samples, SAMPLES) * shares.parts, dy, partial, sums, ds, s, keep, *affine,
-        w2, samples, channels, width, shares.parts, shares.size, rows=SAMPLES,
+        before_gate_kernel, ceiling(samples, SAMPLES) * shares.parts, dy, partial, sums, ds, s, keep, scale,
+        shift, w2, samples, channels, width, shares.parts, shares.size, rows=SAMPLES,
         lanes=power_of_two(width, 16, MAX_HIDDEN), step=STEP, inner=inner, gate=gate, one_at_zero=one_at_zero,
     )  # fmt: skip
 
@@ -127,7 +126,8 @@ def before_gate_kernel(
         if ds is not None:
             dk += tl.load(ds + at, mask=here, other=0.0)
         slope = gate_derivative(tl.load(s + at, mask=here, other=0.0), gate, one_at_zero)
-        own = tl.where(here, dk * slope, 0.0)
+        # Where nothing is, dk is 0, and the slope a number.
+        own = dk * slope
         tl.store(dy + at, own, mask=here)
         row = (first + tl.arange(0, step))[:, None]
         of_w2 = tl.load(w2 + row * width + unit, mask=(row < stop) & (unit < width), other=0.0)
@@ -154,7 +154,7 @@ def _dt(
     at = (part.to(tl.int64) * samples + sample[None, :, :]) * width + unit[None, :, :]
     after = tl.sum(tl.load(partial + at, mask=(part < parts) & inside[None, :, :], other=0.0), 0)
     t = tl.load(entering + sample * width + unit, mask=inside, other=0.0)
-    return tl.where(inside, after * derivative(t, hidden), 0.0), t
+    return after * derivative(t, hidden), t
 
 
 @jit

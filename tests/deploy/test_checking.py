@@ -1,0 +1,132 @@
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.deploy.small import network
+from torch import Tensor, nn
+
+import senet
+from senet.deploy import onnx as onnx_files
+from senet.deploy import program as programs
+from senet.deploy.checking import BOUND, Comparison, noise
+from senet.errors import DeploymentError
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+class Same:
+    """An engine that is PyTorch, and adds to the scores."""
+
+    def __init__(self, model: nn.Module, more: float = 0.0) -> None:
+        self.model, self.more = model, more
+
+    def __call__(self, images: Any) -> list[Any]:
+        with torch.no_grad():
+            return [(self.model(torch.from_numpy(images)) + self.more).numpy()]
+
+
+def no_values(images: Tensor) -> Mapping[str, Tensor]:
+    return {}
+
+
+def compared(written: nn.Module | None = None) -> Comparison:
+    model = network()
+    return Comparison("export()", model, written or model, torch.randn(2, 3, 32, 32), [0, 2, 3])
+
+
+def test_several_batches_and_sizes() -> None:
+    found = list(compared().rows("pytorch", Same(network()), no_values))
+    assert [row["images"] for row in found] == [
+        f"{batch} x 3 x {size}" for batch in (1, 2, 5) for size in ("32 x 32", "64 x 96")
+    ]
+    assert all(row["difference"] <= BOUND for row in found)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("layer1.0.conv2", "layer1.0.conv2"),
+        # A block computes by itself what its layers hold.
+        ("layer2.0.se.fc1", "layer2.0.se"),
+        ("layer2.0.bn3", "layer2.0.bn3"),
+        ("fc", "fc"),
+    ],
+)
+def test_where_an_engine_begins_to_differ(path: str, said: str) -> None:
+    """What it computes is that of a network with one other number, in the module at the path."""
+    wrong = copy.deepcopy(network())
+    with torch.no_grad():
+        next(wrong.get_submodule(path).parameters()).flatten()[:1].add_(3)
+
+    def values(images: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, module in wrong.named_modules():
+            module.register_forward_hook(lambda *given, name=name: found.__setitem__(name, given[-1].clone()))
+        with torch.no_grad():
+            wrong(images)
+        return found
+
+    with pytest.raises(DeploymentError, match=rf"It begins in {said} \(wrong by .*before it is right"):
+        list(compared().rows("pytorch", Same(wrong), values))
+
+
+def test_where_rewriting_went_wrong() -> None:
+    wrong = copy.deepcopy(network())
+    with torch.no_grad():
+        next(wrong.get_submodule("layer2.0.conv1").parameters()).mul_(1.5)
+    with pytest.raises(
+        DeploymentError, match=r"It begins before it is written, .* at the latest in layer2\.0\.se \("
+    ):
+        list(compared(wrong).rows("pytorch", Same(wrong), no_values))
+
+
+def test_what_is_wrong_only_when_nobody_looks() -> None:
+    with pytest.raises(DeploymentError, match="It begins nowhere when all values between are looked at"):
+        list(compared().rows("pytorch", Same(network(), 0.1), no_values))
+
+    def broken(images: Tensor) -> dict[str, Tensor]:
+        raise RuntimeError("no")
+
+    with pytest.raises(DeploymentError, match=r"values between cannot be read \(no\)"):
+        list(compared().rows("pytorch", Same(network(), 0.1), broken))
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_file_with_one_wrong_number_names_its_layer(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number is changed after tracing, in what is written."""
+    room: Any = onnx_files if to == "onnx" else programs
+    trace = room.traced
+
+    def tampered(*given: Any) -> Any:
+        made = trace(*given)
+        if to == "onnx":
+            weight = made.model.graph.initializers["layer2.0.conv3.excite.fc2.weight"]
+            number = torch.from_numpy(weight.const_value.numpy().copy())
+            number[0] += 2
+            import onnx_ir
+
+            weight.const_value = onnx_ir.tensor(number.numpy(), name=weight.name)
+        else:
+            name = "layer2.0.conv3.excite.fc2.weight"
+            # The network has the same tensor.
+            made.state_dict[name] = nn.Parameter(made.state_dict[name].detach().clone())
+            made.state_dict[name].data[0] += 2
+        return made
+
+    monkeypatch.setattr(room, "traced", tampered)
+    with pytest.raises(DeploymentError, match=r"It begins in layer2\.0\.conv3\.excite\.fc2 \(wrong by"):
+        senet.export(network(), tmp_path / f"small.{to}", to=to, size=32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_noise() -> None:
+    pixels = noise((2, 3, 40, 40), torch.uint8, torch.Generator().manual_seed(0))
+    assert pixels.dtype == torch.uint8
+    assert (int(pixels.min()), int(pixels.max())) == (0, 255)
+    assert abs(float(noise((9, 9, 9, 9), torch.float32, torch.Generator()).std()) - 1) < 0.1
