@@ -96,8 +96,9 @@ class _Trials:
         for number, mutant in enumerate((None, *self.found)):
             child = os.fork()
             if child == 0:
-                # Of the processor's time, so that a busy machine changes nothing.
+                # Of the processor's time, so that a busy machine changes nothing; but some hang asleep.
                 resource.setrlimit(resource.RLIMIT_CPU, (self.seconds, self.seconds + 1))
+                signal.alarm(10 * self.seconds)
                 if mutant is not None:
                     put(number, mutant)
                 elif self.target.late and path.suffix == ".py":
@@ -107,7 +108,7 @@ class _Trials:
             _, status = os.waitpid(child, 0)
             path.write_bytes(before)
             shutil.rmtree(os.environ["SENET_CACHE"], ignore_errors=True)
-            hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+            hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM)
             became = "hung" if hung else "killed" if status else "survived"
             if os.waitstatus_to_exitcode(status) == _WRONG:
                 became = "does not compile"

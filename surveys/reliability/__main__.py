@@ -40,6 +40,9 @@ def main(words: list[str]) -> int:
     for name in args.bar or BARS:
         bar = BARS[name]
         print(f"{bar.number:4} {name}", flush=True)
+        if lacking := bar.needs():
+            print(f"     not tried: {lacking}", flush=True)
+            continue
         sizes = {size: getattr(args, size) for size in bar.sizes if getattr(args, size) is not None}
         try:
             row = bar.run(**sizes)

@@ -27,6 +27,7 @@ class Bar:
         how: how that is tested, likewise.
         measure: tests it at the sizes given as keywords, the full ones by default; returns what was
             measured, or raises BrokenPromiseError.
+        needs: what this machine lacks for it; empty where it lacks nothing.
     """
 
     number: str
@@ -34,6 +35,7 @@ class Bar:
     promise: str
     how: str
     measure: Callable[..., str]
+    needs: Callable[[], str] = str
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -59,11 +61,13 @@ class Bar:
         }
 
 
-def bar(number: str, promise: str, how: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+def bar(
+    number: str, promise: str, how: str, *, needs: Callable[[], str] = str
+) -> Callable[[Callable[..., str]], Callable[..., str]]:
     """Makes a function, whose keywords are its sizes and their defaults the full ones, a bar."""
 
     def register(measure: Callable[..., str]) -> Callable[..., str]:
-        BARS[measure.__name__] = Bar(number, measure.__name__, promise, how, measure)
+        BARS[measure.__name__] = Bar(number, measure.__name__, promise, how, measure, needs)
         return measure
 
     return register

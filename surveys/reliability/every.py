@@ -1,5 +1,9 @@
 """The files that hold bars; importing them registers the bars, in the order of the table."""
 
-from surveys.reliability import recovery, experiments, storage, order, nonfinite, hostile, footprint  # noqa: I001
+import importlib
 
-FILES = (recovery, experiments, storage, order, nonfinite, hostile, footprint)
+_NAMES = (
+    *("recovery", "elastic", "hosts", "soak", "slow_link", "experiments"),
+    *("storage", "order", "nonfinite", "hostile", "footprint"),
+)
+FILES = tuple(importlib.import_module(f"surveys.reliability.{name}") for name in _NAMES)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from senet import weights
 from senet.cli import VERBS, main
@@ -124,12 +127,18 @@ def child(function: Callable[..., int], *args: Any, env: dict[str, str] | None =
 
 def command(*words: str) -> Running:
     """The real command line, in a process group of its own."""
+    return program(sys.executable, "-m", "senet", *words)
+
+
+def program(*words: str, env: dict[str, str] | None = None) -> Running:
+    """A program, in a process group of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "senet", *words],
+        words,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         cwd=ROOT,
+        env=os.environ | (env or {}),
     )
 
     def wait(seconds: float) -> int | None:
@@ -142,6 +151,44 @@ def command(*words: str) -> Running:
     if process.stdout:
         process.stdout.close()
     return Running(process.pid, output, wait)
+
+
+def together(count: int, function: Any, *args: Any) -> list[Running]:
+    """So many processes that know of each other as torchrun's do."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = str(server.getsockname()[1])
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        child(function, *args, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+
+
+def children(running: Running, count: int) -> list[int]:
+    """The processes that it started, once there are so many."""
+    end = time.monotonic() + 60
+    found: list[int] = []
+    while len(found) < count:
+        check(time.monotonic() < end, f"there are no {count} processes: {running.said}")
+        lists = Path(f"/proc/{running.pid}/task").glob("*/children")
+        with contextlib.suppress(FileNotFoundError):
+            found = [int(word) for each in lists for word in each.read_text().split()]
+        time.sleep(0.01)
+    return found
+
+
+def words_of(config: TrainConfig) -> list[str]:
+    """What a user types: to begin the run, or to go on with it."""
+    run = Path(str(config.run))
+    return ["train", "--resume", str(run)] if (run / CONFIG).exists() else first_words(config)
+
+
+def first_words(config: TrainConfig) -> list[str]:
+    """What a user types to begin the run."""
+    run = Path(str(config.run))
+    file = run.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
+    return ["train", "--config", str(file), "--run", str(run)]
 
 
 def trains(config: TrainConfig, resume: bool, *changes: Callable[[], None]) -> int:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
-import socket
 import tempfile
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +22,8 @@ from senet.runtime.processes import Processes, joined
 from senet.training.config import Recipe, TrainConfig
 from surveys.reliability.bars import bar, check
 from surveys.reliability.deaths import At
-from surveys.reliability.harness import STEPS, Running, child, quick_config, trains
+from surveys.reliability.harness import STEPS, child, quick_config, together, trains
+from surveys.reliability.in_float64 import InFloat64
 from surveys.reliability.recovery import Ask
 
 _CPU = torch.device("cpu")
@@ -53,8 +50,7 @@ def order(*, steps: int = 40) -> str:
     whole = keys(Processes(), 0)
     for count in (1, 2, 3):
         shares = [keys(Processes(rank, count), 0) for rank in range(count)]
-        together = _put_together(shares)
-        check(together == whole, f"{count} processes have other images")
+        check(_put_together(shares) == whole, f"{count} processes have other images")
         late = [keys(Processes(rank, count), steps // 2) for rank in range(count)]
         resumed = _put_together(late)[: steps - steps // 2]
         check(resumed == whole[steps // 2 :], f"{count} processes that go on have other images")
@@ -76,25 +72,6 @@ def _put_together(shares: list[list[list[SampleKey]]]) -> list[list[SampleKey]]:
     return [[key for share in step for key in share] for step in zip(*shares, strict=True)]
 
 
-@dataclass(frozen=True)
-class _InFloat64:
-    """Computes in float64 and notes the key of every image that is read."""
-
-    notes: str
-
-    def __call__(self) -> None:
-        torch.set_default_dtype(torch.float64)
-        read = Images.__getitem__
-
-        def noting(images: Images, key: SampleKey) -> Any:
-            if images.replace:  # those to train on
-                with open(self.notes, "a", encoding="utf-8") as file:
-                    file.write(f"{key.epoch} {key.image}\n")
-            return read(images, key)
-
-        Images.__getitem__ = noting  # type: ignore[method-assign]
-
-
 @bar(
     "R3",
     "A run may go on with another number of processes: the images are the same, and with --sync_norms the "
@@ -109,12 +86,12 @@ def processes_changed(*, processes: int = 2) -> str:
         def config(name: str) -> TrainConfig:
             return quick_config(Path(folder) / name, sync_norms=True, save_minutes=60.0)
 
-        notes = _InFloat64(f"{folder}/alone.txt")
+        notes = InFloat64(f"{folder}/alone.txt")
         alone = child(trains, config("alone"), False, notes)
         check(alone.status() == 0, alone.said)
-        noting = _InFloat64(f"{folder}/changed.txt")
+        noting = InFloat64(f"{folder}/changed.txt")
         stop = At(STEPS + STEPS // 2, Ask(signal.SIGTERM))
-        started = _together(processes, trains, config("changed"), False, noting, stop)
+        started = together(processes, trains, config("changed"), False, noting, stop)
         for each in started:
             check(each.status() == 143, each.said)
         resumed = child(trains, config("changed"), True, noting)
@@ -138,7 +115,7 @@ def evaluation(*, processes: int = 5) -> str:
         found = {}
         for count in sorted({1, 2, 3, processes} - set(range(processes + 1, 4))):
             path = Path(folder) / f"{count}.json"
-            for each in _together(count, _evaluate, path):
+            for each in together(count, _evaluate, path):
                 check(each.status() == 0, each.said)
             found[count] = json.loads(path.read_text())
             integers = {key: value for key, value in found[count].items() if isinstance(value, int)}
@@ -161,14 +138,3 @@ def _evaluate(path: Path) -> int:
         if processes.leads:
             path.write_text(json.dumps(found.to_dict()))
     return 0
-
-
-def _together(count: int, function: Any, *args: Any) -> list[Running]:
-    """So many processes that know of each other as torchrun's do."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = str(server.getsockname()[1])
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        child(function, *args, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(count)
-    ]

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from senet.training.checkpoints import Checkpoints
 from senet.training.classification import Classification
 from senet.training.config import TrainConfig
@@ -24,7 +22,7 @@ from surveys.reliability.bars import bar, check
 from surveys.reliability.deaths import OF_A_CHECKPOINT, OF_A_FILE, At, DieLater, DieWriting
 from surveys.reliability.harness import (
     STEPS,
-    Running,
+    children,
     command,
     digests,
     finish,
@@ -32,6 +30,7 @@ from surveys.reliability.harness import (
     quick_config,
     same,
     start,
+    words_of,
 )
 
 # What of a run might not come back as it was, a row a seed.
@@ -116,12 +115,12 @@ def resume_by_command(*, kills: int = 5) -> str:
         config = quick_config(Path(folder) / "killed", ema=0.9, epochs=4 * kills)
         wanted = finish(dataclasses.replace(config, run=Path(folder) / "whole"))
         for number in range(kills):
-            running = command(*_words(config), "--workers", str(_WORKERS[number % 3]))
+            running = command(*words_of(config), "--workers", str(_WORKERS[number % 3]))
             running.until("run      ")
             time.sleep(rng.uniform(0, 1.5))
             os.kill(running.pid, signal.SIGKILL)
             check(running.status() == -signal.SIGKILL, f"it ended before: {running.said}")
-        running = command(*_words(config))
+        running = command(*words_of(config))
         check(running.status() == 0, f"it did not end well: {running.said}")
         same(digests(Path(str(config.run))), wanted, f"killed {kills} times")
     return f"{kills} of {kills} kills: equal"
@@ -200,7 +199,7 @@ def stopped_by_command(*, times: int = 10) -> str:
         wanted = finish(config)
         for number in range(times):
             config = dataclasses.replace(config, run=Path(folder) / str(number), workers=2 * (number % 2))
-            running = command(*_words(config))
+            running = command(*words_of(config))
             running.until("run      ")
             time.sleep(rng.uniform(0, 2))
             asked, status = ((signal.SIGTERM, 143), (signal.SIGINT, 130))[number % 4 == 3]
@@ -230,7 +229,7 @@ def worker_killed(*, times: int = 10, seconds: int = 5) -> str:
             config = quick_config(Path(folder) / str(number), workers=2)
             running = start(config)
             running.until("run      ")
-            workers = _workers_of(running, 2)
+            workers = children(running, 2)
             time.sleep(rng.uniform(0, 0.5))
             killed, started = rng.choice(workers), time.perf_counter()
             os.kill(killed, signal.SIGKILL)
@@ -274,18 +273,6 @@ def unforeseen(*, times: int = 5, seconds: int = 30) -> str:
     return f"{times} of {times} ended; equal when resumed"
 
 
-def _workers_of(running: Running, count: int) -> list[int]:
-    """The processes that it started, once there are so many."""
-    end = time.monotonic() + 60
-    children: list[int] = []
-    while len(children) < count:
-        check(time.monotonic() < end, f"there are no {count} workers: {running.said}")
-        lists = Path(f"/proc/{running.pid}/task").glob("*/children")
-        children = [int(word) for each in lists for word in each.read_text().split()]
-        time.sleep(0.01)
-    return children
-
-
 @bar(
     "R26",
     "The same seed on the same machine gives the same bits.",
@@ -303,13 +290,3 @@ def repeated(*, times: int = 5) -> str:
     check(all(run == runs[0] for run in runs), "two runs of the same seed differ")
     check(other["last.safetensors"] != runs[0]["last.safetensors"], "two seeds give the same weights")
     return f"{times} of {times} equal"
-
-
-def _words(config: TrainConfig) -> list[str]:
-    """What a user types: to begin the run, or to go on with it."""
-    run = Path(str(config.run))
-    if _begun(config):
-        return ["train", "--resume", str(run)]
-    file = run.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(config.to_dict()), encoding="utf-8")
-    return ["train", "--config", str(file), "--run", str(run)]

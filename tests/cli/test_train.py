@@ -193,6 +193,33 @@ def test_a_run_goes_on_as_it_was_begun(
     assert _results(Path("run")) == _results(whole)
 
 
+def test_the_same_words_begin_a_run_and_go_on_with_it(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SHORT, "--run", "r"]
+    assert main([*words, "--epochs", "3", "--auto_resume"]) == 0
+    assert main([*words, "--auto_resume"]) == 1
+    assert "epochs is 3 there, and 2 is asked for" in capsys.readouterr().err
+    shutil.rmtree("r")
+    with signalled(signal.SIGTERM, 2):
+        assert main([*words, "--auto_resume"]) == 143
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert main(words) == 0, "torchrun says them again by itself"
+    assert "goes on after step 2" in capsys.readouterr().out
+    assert _results(Path("r")) == _results(whole)
+
+
+@pytest.mark.parametrize("restarts", ["0", "2"])
+def test_what_may_be_said_again_has_a_name(
+    restarts: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+    assert main(["train", *(["--auto_resume"] if restarts == "0" else [])]) == 1
+    asked = "--auto_resume" if restarts == "0" else "torchrun --max-restarts"
+    assert f"{asked}: there is no --run. Name the run folder" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_the_curves_of_a_run_are_drawn(whole: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     assert (whole / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -159,6 +159,14 @@ class Numbers:
         return Image.new("L", (2, 2), index), index
 
 
+class Slow(Numbers):
+    """Images that come as over a slow link."""
+
+    def read(self, index: int) -> tuple[Any, int]:
+        time.sleep(0.02)
+        return super().read(index)
+
+
 EVALUATION = Preprocessing(1, 2, 2, (0.5,), (0.5,)).evaluation()
 
 
@@ -172,6 +180,13 @@ def test_without_replacement_a_broken_image_is_left_out_and_named(workers: int) 
     assert second.labels.tolist() == [2, 3]
     assert (len(third.images), len(third.labels)) == (0, 0)
     assert [each.image for each in third.broken] == [4, 5]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_knows_what_it_took_to_prepare(workers: int) -> None:
+    (batch,) = Loader(Images(Slow(3, {2}), EVALUATION, 0), BatchesInOrder(3, 3), workers=workers)
+    assert batch.seconds.preparing >= 3 * 0.02
+    assert batch.seconds.computing <= batch.seconds.preparing - 3 * 0.015
 
 
 def test_a_broken_image_is_replaced_by_one_that_seed_and_key_decide() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from senet.errors import OptionError
-from senet.runtime.device import device_named, worker_count
+from senet.runtime.device import device_named, free_cores, worker_count
 
 
 def test_auto_takes_a_gpu_if_there_is_one() -> None:
@@ -27,3 +27,13 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionError, match="device 'cuda:98'"):
         device_named("cuda")
     assert device_named("cpu") == torch.device("cpu")
+
+
+def test_a_network_on_the_cpu_leaves_the_cores_that_it_does_not_compute_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert [free_cores(torch.device(kind)) for kind in ("cpu", "cuda")] == [5, 8]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert [free_cores(torch.device(kind)) for kind in ("cpu", "cuda")] == [0, 2]

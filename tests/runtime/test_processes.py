@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.together import together
 
+from senet.errors import RunError
 from senet.runtime.processes import ALONE, Processes, joined
 
 
@@ -85,22 +86,15 @@ def test_nobody_waits_for_one_that_failed(tmp_path: Path) -> None:
     assert all(json.loads((tmp_path / f"{rank}.json").read_text()) < 60 for rank in range(2))
 
 
-def test_each_attempt_of_torchrun_has_a_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a dead attempt left in torchrun's store is not found by the next."""
-    from torch._C._distributed_c10d import TCPStore
+def _on_no_interface(folder: Path) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "nowhere7"
+    with pytest.raises(
+        RunError, match=r"do not reach each other \(.*nowhere7.*\)\. Name the network interface"
+    ):
+        joined(torch.device("cpu"), 20.0).__enter__()
+    (folder / os.environ["RANK"]).touch()
 
-    from senet.runtime import processes
 
-    agents = TCPStore("127.0.0.1", 0, is_master=True)
-    values = {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agents.port)}
-    for name, value in (values | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    first = processes._store_of_this_attempt()
-    first.set("address", "of the dead")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    second = processes._store_of_this_attempt()
-    assert first.check(["address"])
-    assert not second.check(["address"])
-    second.set("address", "of the first connection")
-    assert not processes._store_of_this_attempt().check(["address"])
+def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
+    together(2, _on_no_interface, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}, "both were told"

@@ -1,9 +1,11 @@
+import csv
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from torch import nn
 
 import senet
 from senet import weights
+from senet.data.stream import Images, Sample, SampleKey
 from senet.errors import DataError, RunError, StoppedError
 from senet.evaluation.classification import Evaluation
+from senet.training.checkpoints import Checkpoints
 from senet.training.classification import Classification
 from senet.training.config import Recipe, TrainConfig
 from senet.training.loop import TrainResult, train
@@ -73,6 +77,26 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_workers(tmp_path: Path) 
     first = sha(tmp_path / "a", workers=0)
     assert sha(tmp_path / "b", workers=2) == first
     assert sha(tmp_path / "c", seed=1) != first
+
+
+def test_it_says_when_images_come_too_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = Images._sample
+
+    def late(images: Images, key: SampleKey) -> Sample:
+        time.sleep(0.05)
+        return prepared(images, key)
+
+    monkeypatch.setattr(Images, "_sample", late)
+    data = "fake:1x8x8,images=24,classes=2"
+    recipe = Recipe(epochs=2, batch_size=4)
+    lines: list[str] = []
+    train(TrainConfig(data=data, recipe=recipe, run=tmp_path / "r", workers=1), say=lines.append)
+    said = [line for line in lines if line.startswith("images   ")]
+    assert len(said) == 2
+    assert "1 process prepares" in said[0]
+    assert "of preparing is waiting for files" in said[0]
+    with (tmp_path / "r" / "times.csv").open() as file:
+        assert all(0.1 < float(row["waited"]) < 1 for row in csv.DictReader(file))
 
 
 def test_best_is_the_best_epoch(tmp_path: Path) -> None:
@@ -252,6 +276,35 @@ def test_two_processes_write_one_run(tmp_path: Path) -> None:
     # Ordinary batch norm sees its share only: the images are the same, the numbers are near.
     assert first[2][0]["train_loss"] == pytest.approx(alone.history[0]["train_loss"], rel=0.2)
     assert weights.read(tmp_path / "run")[0]["epoch"] == 1
+
+
+def _stopped_while_it_saves_slowly(folder: Path) -> None:
+    """As on a slow disk; torchrun ends all processes as soon as it sees one end."""
+    rank = int(os.environ["RANK"])
+    save = Checkpoints.save
+
+    def slowly(self: Checkpoints, *args: Any) -> None:
+        time.sleep(8)
+        save(self, *args)
+
+    def ask(line: str) -> None:
+        if line.startswith("run "):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", slowly)
+        with pytest.raises(StoppedError):
+            train(TrainConfig(recipe=QUICK, run=folder / "run", workers=0), say=ask)
+    found = [path.name for path in (folder / "run" / "state").glob("step-*.safetensors")]
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_nobody_leaves_before_the_checkpoint_is_written(tmp_path: Path) -> None:
+    together(2, _stopped_while_it_saves_slowly, tmp_path)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 1, "and not before"
 
 
 @pytest.mark.slow

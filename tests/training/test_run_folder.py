@@ -26,6 +26,8 @@ def test_it_holds_configuration_passport_and_metrics(tmp_path: Path) -> None:
     run.add_time(epoch=1, seconds=2.5)
     run.add_time(epoch=2, seconds=1e6 / 3)
     assert (run.path / "times.csv").read_text() == "epoch,seconds\n1,2.5\n2,333333\n"
+    run.add_time(epoch=3, seconds=1, waited=0.5)
+    assert (run.path / "times.csv").read_text().endswith("\n3,1\n"), "an earlier version's columns stay"
 
 
 def test_every_start_has_its_passport_and_sweeps(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,11 @@ def train(argv: list[str]) -> None:
         "--recipe", type=str | None, help=f"{', '.join(RECIPES)}; none: as data and network suggest"
     )
     _add_ways(parser)
+    parser.add_argument(
+        "--auto_resume",
+        action="store_true",
+        help="go on with the run in --run where it has begun: for launchers that say the same words again",
+    )
     from senet.training.config import add_options
 
     add_options(parser)
@@ -44,6 +50,7 @@ def train(argv: list[str]) -> None:
     argv = normalised(argv)
     resumed = any(word.split("=")[0] == "--resume" for word in argv)
     config, ways = _resumed(argv) if resumed else _new(parser, argv)
+    resume: Any = resumed or ("auto" if _may_start_again(config, ways) else False)
 
     from senet.training.loop import run
 
@@ -52,13 +59,27 @@ def train(argv: list[str]) -> None:
         watchers = [
             stack.enter_context(contextlib.closing(each)) for each in _watchers(ways["tensorboard"], say)
         ]
-        result = run(_task(config.model), config, resume=resumed, say=say, watch=watchers)
+        result = run(_task(config.model), config, resume=resume, say=say, watch=watchers)
     if not result.leads:
         return
     if ways["json"]:
         print(json.dumps({"run": str(result.run)} | result.evaluation.to_dict()))
     else:
         _summarise(result)
+
+
+def _may_start_again(config: TrainConfig, ways: dict[str, Any]) -> bool:
+    """Whether the same words may be said once more, of a run that they have begun."""
+    by_torchrun = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
+    if not ways.get("auto_resume") and not by_torchrun:
+        return False
+    if config.run is None:
+        raise OptionError(
+            "torchrun --max-restarts" if by_torchrun else "--auto_resume",
+            found="there is no --run",
+            do="Name the run folder: a new start is to find it.",
+        )
+    return True
 
 
 def _task(model: str) -> Any:
@@ -83,12 +104,12 @@ def _add_ways(parser: Any) -> None:
 
 def _resumed(argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
     """The config of the run that goes on; only where it runs may differ."""
-    from senet.training.config import TrainConfig, read_config
+    from senet.training.config import WHEREABOUTS, TrainConfig, read_config
     from senet.training.run_folder import CONFIG
 
     parser = parser_for("train --resume RUN", "Goes on with a run from its last checkpoint, as it was begun.")
     _add_ways(parser)
-    names = {"device", "workers", "save_minutes", "broken_images"}
+    names = {*WHEREABOUTS} - {"run"}
     every = {each.name for each in dataclasses.fields(TrainConfig)}
     parser.add_class_arguments(TrainConfig, skip=every - names)
     for name in names:
@@ -127,7 +148,7 @@ def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
         # The recipe gives the defaults; what the user says about it wins.
         parser.set_defaults(dataclasses.asdict(recipe_named(chosen.recipe)))
     values = parser.parse_args(argv).as_dict()
-    ways = {name: values.pop(name) for name in ("resume", "tensorboard", "json")}
+    ways = {name: values.pop(name) for name in ("resume", "auto_resume", "tensorboard", "json")}
     for name in ("MODEL", "config"):
         del values[name]
     return config_of(values | {"model": chosen.model, "recipe": chosen.recipe}), ways

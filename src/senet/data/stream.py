@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from senet.data.source import Readable
 from senet.errors import DataError, RunError
 from senet.runtime.processes import ALONE, Processes
+from senet.runtime.watch import note
 
 # The last of the numbers that a seed is made of: what it is for. An augmentation has its repeat there.
 NOISE = 1
@@ -48,6 +49,16 @@ class Broken(NamedTuple):
     why: str
 
 
+class Seconds(NamedTuple):
+    """What images took to prepare: all of it, and the part in which the processor worked.
+
+    In the rest it waited for files, or for other processes to leave a core.
+    """
+
+    preparing: float = 0.0
+    computing: float = 0.0
+
+
 class Sample(NamedTuple):
     """A prepared image, None if there is none; and what was broken on the way to it.
 
@@ -57,6 +68,7 @@ class Sample(NamedTuple):
     image: Any
     label: int
     broken: list[Broken]
+    seconds: Seconds = Seconds()
 
 
 class Batch(NamedTuple):
@@ -68,6 +80,7 @@ class Batch(NamedTuple):
     images: Any
     labels: Any
     broken: list[Broken]
+    seconds: Seconds = Seconds()
 
 
 class Images(Dataset[Sample]):
@@ -90,6 +103,12 @@ class Images(Dataset[Sample]):
         self.replace = replace
 
     def __getitem__(self, key: SampleKey) -> Sample:
+        started, computed = time.perf_counter(), time.thread_time()
+        sample = self._sample(key)
+        seconds = Seconds(time.perf_counter() - started, time.thread_time() - computed)
+        return sample._replace(seconds=seconds)
+
+    def _sample(self, key: SampleKey) -> Sample:
         broken: list[Broken] = []
         image = key.image
         for attempt in range(1 + self.replace * _MOST_REPLACEMENTS):
@@ -241,7 +260,15 @@ def collated(samples: list[Sample]) -> Batch:
     """The batch of samples of one shape."""
     whole = [(sample.image, sample.label) for sample in samples if sample.image is not None]
     images, labels = default_collate(whole) if whole else (torch.empty(0), torch.empty(0, dtype=torch.int64))
-    return Batch(images, labels, [broken for sample in samples for broken in sample.broken])
+    return Batch(images, labels, [broken for sample in samples for broken in sample.broken], spent(samples))
+
+
+def spent(samples: list[Sample]) -> Seconds:
+    """What these samples took, together."""
+    return Seconds(
+        sum(sample.seconds.preparing for sample in samples),
+        sum(sample.seconds.computing for sample in samples),
+    )
 
 
 class Loader:
@@ -282,8 +309,13 @@ class Loader:
         before = signal.getsignal(signal.SIGCHLD)
         batches: Any = iter(self._loader)
         if self._loader.num_workers == 0:
-            yield from batches
-            return
+            while True:
+                note("prepares images")
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                note("computes")
+                yield batch
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)  # PyTorch has set its own
         # However the program ends: at its exit it would wait for workers that leave SIGTERM to the run.
@@ -291,10 +323,12 @@ class Loader:
         atexit.register(end)
         try:
             while True:
+                note("waits for images")
                 with _deaths_raise():
                     batch = next(batches, None)
                 if batch is None:
                     return
+                note("computes")
                 yield Batch(*batch)
         except (EOFError, OSError, RuntimeError) as error:
             who = _dead_worker(error)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from senet.data.preprocessing import transforms
-from senet.data.stream import Batch, BatchesInOrder, Images, Loader, Sample
+from senet.data.stream import Batch, BatchesInOrder, Images, Loader, Sample, spent
 from senet.detection.annotations import Annotated, CocoImages
 from senet.runtime.processes import ALONE, Processes
 
@@ -42,7 +42,7 @@ def collated(samples: list[Sample]) -> Batch:
     whole = [(*sample.image, sample.label) for sample in samples if sample.image is not None]
     images = [image for image, _, _ in whole]
     targets = [{**target, "number": number} for _, target, number in whole]
-    return Batch(images, targets, [broken for sample in samples for broken in sample.broken])
+    return Batch(images, targets, [broken for sample in samples for broken in sample.broken], spent(samples))
 
 
 def batches_of(

@@ -15,10 +15,10 @@ from senet.errors import OptionError, UndefinedError, check_options
 from senet.experiments.grid import Grid, plain_and_se
 from senet.models import info
 from senet.training.classification import prepare
-from senet.training.config import TrainConfig, config_from
+from senet.training.config import WHEREABOUTS, TrainConfig, config_from
 
 # What does not change a run's result, but where, how fast and under which name it runs.
-ASIDE = ("run", "recipe", "device", "workers", "save_minutes", "broken_images")
+ASIDE = ("recipe", *WHEREABOUTS)
 # What a grid may not change: cells have their own.
 _NEVER_CHANGED = {"run", "recipe", "seed", "se", "options"}
 

@@ -41,3 +41,9 @@ def worker_count(asked: int | None, device: torch.device) -> int:
     if asked is not None:
         return asked
     return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))
+
+
+def free_cores(device: torch.device) -> int:
+    """The cores that a network on this device leaves to what prepares its images."""
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(0, cores - torch.get_num_threads()) if device.type == "cpu" else cores

@@ -16,6 +16,9 @@ import yaml
 from senet.data.augmentation import Augmentation
 from senet.errors import OptionError, check_choice, did_you_mean, require
 
+# Of a config: where and how a run runs, and not what comes out of it. A run may go on with others.
+WHEREABOUTS = ("run", "device", "workers", "save_minutes", "broken_images", "timeout")
+
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["cosine", "step", "plateau"]
 
@@ -140,6 +143,8 @@ class TrainConfig:
         broken_images: how many of the images may be broken before the run stops: others stand in for
             them, and all are named at the end; 0 stops at the first.
         save_minutes: time between two checkpoints within an epoch; 0 saves after every step.
+        timeout: seconds that the processes of a run wait for each other: one that hangs, or is gone, is then
+            an error in all of them.
         run: the run folder; None makes a new one under runs/.
     """
 
@@ -164,6 +169,7 @@ class TrainConfig:
     nonfinite: Literal["stop", "skip"] = "stop"
     broken_images: int = 100
     save_minutes: float = 10.0
+    timeout: float = 120.0
     run: Path | None = None
 
     def __post_init__(self) -> None:
@@ -178,6 +184,7 @@ class TrainConfig:
         require("image_size", self.image_size, self.image_size is None or self.image_size >= 1, "at least 1")
         require("broken_images", self.broken_images, self.broken_images >= 0, "at least 0")
         require("save_minutes", self.save_minutes, self.save_minutes >= 0, "at least 0")
+        require("timeout", self.timeout, self.timeout >= 1, "at least 1")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, flat, as the command line and its ``--config`` take them."""

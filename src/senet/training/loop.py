@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from torch import Tensor
 from tqdm import tqdm
 
 from senet import weights
 from senet.data.stream import Batch
-from senet.errors import DataError, RunError, StoppedError, require
+from senet.errors import DataError, RunError, StoppedError
 from senet.evaluation.classification import Batches, Evaluation
-from senet.runtime.device import device_named
+from senet.runtime.device import device_named, free_cores
 from senet.runtime.processes import ALONE, Processes, joined
-from senet.training.checkpoints import Checkpoints
+from senet.runtime.watch import note, undisturbed
+from senet.training.beginning import Resume, ready
 from senet.training.classification import Classification, prepare
 from senet.training.config import TrainConfig
 from senet.training.job import Job, Outcome
 from senet.training.optimisation import learning_rate
-from senet.training.run_folder import METRICS, STATE, RunFolder, new_run_path
+from senet.training.run_folder import RunFolder
 from senet.training.signals import Signals
 from senet.training.step import Step
+from senet.training.supply import Supply
 
 # Called after each epoch, in the process that leads, with the run folder and the rows of metrics.csv.
 Watch = Callable[[Path, Sequence[dict[str, Any]]], None]
@@ -62,7 +63,7 @@ class TrainResult(Generic[AnyJob, Found]):
 def train(
     config: TrainConfig,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     say: Callable[[str], None] = lambda line: None,
     watch: Sequence[Watch] = (),
     bar: Bar = tqdm,
@@ -71,7 +72,8 @@ def train(
 
     Args:
         config: what decides the run.
-        resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint.
+        resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint; "auto"
+            where it has begun, and to begin it otherwise.
         say: takes the lines for people.
         watch: called after each epoch.
         bar: shows the steps; tqdm does so on standard error.
@@ -80,11 +82,12 @@ def train(
         The trained network, its evaluation and its run folder.
 
     Raises:
-        OptionError: a name or a value is not allowed; nothing has been written then.
+        OptionError: a name or a value is not allowed, or the run that has begun is another; nothing has been
+            written then.
         DataError: the images are missing, or too many of them are broken.
         WeightsError: the weights to start from cannot be read, or do not fit.
         RunError: the run folder cannot be used, a checkpoint cannot be written or read, a process that
-            prepares images died, or the loss is not finite.
+            prepares images died, the loss is not finite, or another process failed, hangs or is gone.
         StoppedError: SIGTERM asked for it; the run is saved.
     """
     return run(prepare, config, resume=resume, say=say, watch=watch, bar=bar)
@@ -94,7 +97,7 @@ def run(
     prepare: Callable[[TrainConfig, Processes], AnyJob],
     config: TrainConfig,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     say: Callable[[str], None] = lambda line: None,
     watch: Sequence[Watch] = (),
     bar: Bar = tqdm,
@@ -104,24 +107,18 @@ def run(
     Args:
         prepare: makes the job of a config, and writes nothing.
         config: what decides the run.
-        resume: whether to go on with the run in the folder ``config.run``, from its last checkpoint.
+        resume: see ``train``.
         say: takes the lines for people.
         watch: called after each epoch.
         bar: shows the steps.
     """
-    with joined(device_named(config.device)) as processes, Signals() as signals:
+    with joined(device_named(config.device), config.timeout) as processes, Signals() as signals:
         speak = say if processes.leads else _silent
-        saved = _last_checkpoint(_path(config), speak) if resume else None
-        # What a run started from may be gone by now, and its checkpoint has all of it.
-        begun = config if saved is None else dataclasses.replace(config, weights=None, new_head=False)
-        job = prepare(begun, processes)
-        if saved is not None:
-            job.restore(*saved)
-        folder = _run_folder(job, config, resume) if processes.leads else None
+        job, folder, goes_on = ready(prepare, config, resume, processes, speak)
         path = processes.from_first(None if folder is None else folder.path)
         for line in job.description():
             speak(line)
-        since = f", goes on after step {job.state.step}" if resume else ""
+        since = f", goes on after step {job.state.step}" if goes_on else ""
         speak(f"run      {path}{since}\n")
         try:
             found = _Training(job, folder, signals, speak, watch, bar).run_to_the_end()
@@ -166,6 +163,7 @@ class _Training:
         self.bar = bar
         self.steps_per_epoch = job.order().steps_per_epoch
         self.step = Step(job, say)
+        self.supply, self.is_fed = Supply(), False
         self.broken_tests: Sequence[str] = ()
         self.saved_at = time.monotonic()
         self.started, self.first_epoch = time.perf_counter(), job.state.epoch
@@ -200,8 +198,19 @@ class _Training:
     def _train_epoch(self, epoch: int, steps: Iterator[list[Batch]], bar: Any) -> None:
         """The steps of an epoch that are still to be done."""
         frozen = self.job.train_mode(epoch)
+        self.supply = Supply()
         while self.state.step < (epoch + 1) * self.steps_per_epoch:
-            batches = next(steps)
+            number = self.state.step + 1
+            note("waits for images", step=number)
+            started = time.perf_counter()
+            batches = next(steps, None)
+            waited = time.perf_counter() - started
+            if batches is None:
+                raise RunError(
+                    f"training {self.job.config.model}, epoch {epoch + 1}, step {number}",
+                    found=f"there are no images for it in this process, of rank {self.processes.rank}",
+                    do="All processes have to have the same data.",
+                )
             self._count_broken(batches)
             loss, due, stop = self.step(batches, frozen, self._is_due, self._is_asked)
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
@@ -210,6 +219,9 @@ class _Training:
                 self._save()
             if stop:
                 self._stop()
+            if self.is_fed:  # the first images of a start are always waited for
+                self.supply.add(batches, time.perf_counter() - started, waited)
+            self.is_fed = True
 
     def _finish_epoch(self, epoch: int, found: Outcome, seconds: float, steps: int) -> None:
         """Writes what an epoch gave: weights, checkpoint, metrics, in an order that bears a kill anywhere."""
@@ -249,9 +261,15 @@ class _Training:
             names = [weights.LAST, weights.BEST] if is_best else [weights.LAST]
             for name in names:
                 weights.save(state.tested, self.run.path / name, header=header)
-            self.run.add_time(epoch=epoch + 1, seconds=seconds, images_per_second=images_per_second)
+            self.run.add_time(
+                epoch=epoch + 1,
+                seconds=seconds,
+                images_per_second=images_per_second,
+                waited=self.supply.share,
+            )
         self._save()
         if self.run is not None:
+            note("writes what there is to see")
             self.run.write_metrics(state.history)
             for watch in self.watch:
                 watch(self.run.path, state.history)
@@ -259,6 +277,8 @@ class _Training:
             f"epoch {epoch + 1:3d}/{self.recipe.epochs}  loss {row['train_loss']:.4f}  "
             f"test {columns[found.measure]:6.2f} %  {images_per_second:,.0f} images/s  {left} left"
         )
+        if hint := self.supply.line(job.workers, free_cores(job.device)):
+            self.say(hint)
         (stop,) = self.processes.any(self._is_asked())
         if stop:
             self._stop()
@@ -274,11 +294,14 @@ class _Training:
         self.state.losses = self.processes.gather(float(self.step.losses))
         self._share_broken()
         if self.run is not None:
-            self.run.checkpoints.save(self.state.tensors(), self.state.facts() | self.job.identity())
+            with undisturbed("writes a checkpoint"):
+                self.run.checkpoints.save(self.state.tensors(), self.state.facts() | self.job.identity())
         self.saved_at = time.monotonic()
 
     def _stop(self) -> NoReturn:
         """Ends the run, which has been saved."""
+        # Not before it is: torchrun ends all when it sees one of them end.
+        self.processes.any(False)
         self._name_the_broken()
         if self.signals.asked == signal.SIGINT:
             raise KeyboardInterrupt
@@ -332,33 +355,6 @@ class _Training:
         )
         for line in found[:_MOST_NAMED]:
             self.say(line)
-
-
-def _run_folder(job: Job[Any], config: TrainConfig, resume: bool) -> RunFolder:
-    """The run's folder: made, or opened again."""
-    if resume:
-        return RunFolder.open(_path(config), resolved=job.resolved())
-    path = config.run or new_run_path(config.model, config.data, config.seed)
-    return RunFolder.create(path, job.config.to_dict(), resolved=job.resolved())
-
-
-def _last_checkpoint(
-    path: Path, say: Callable[[str], None]
-) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The checkpoint that a run goes on from; None where it was stopped before there was any."""
-    saved = Checkpoints(path / STATE).load(say)
-    if saved is None and (path / METRICS).exists():
-        raise RunError(
-            f"going on with {str(path)!r}",
-            found=f"it has {METRICS}, and no checkpoint in {STATE}/",
-            do="Bring that folder back, or start a new run with --weights.",
-        )
-    return saved
-
-
-def _path(config: TrainConfig) -> Path:
-    require("run", config.run, config.run is not None, "the folder of the run that goes on")
-    return Path(str(config.run))
 
 
 def _silent(_line: str) -> None:

@@ -2,7 +2,8 @@
 
 ``config.yaml`` (what ``senet train --config`` takes), ``passport.yaml`` (command, versions, hardware,
 and what "auto" and the like came to; one a start), ``metrics.csv`` and ``metrics.jsonl`` (a row an epoch),
-``times.csv`` (how long each took), ``last.safetensors``, ``best.safetensors``, ``state/`` (checkpoints).
+``times.csv`` (how long each took, and what part of it the network waited for images), ``last.safetensors``,
+``best.safetensors``, ``state/`` (checkpoints).
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ class RunFolder:
         """Adds how long an epoch took: apart from the metrics, which are the same whenever a run is."""
         path = self.path / "times.csv"
         before = path.read_text(encoding="utf-8") if path.exists() else ",".join(row) + "\n"
-        self.write(path.name, before + ",".join(f"{value:.6g}" for value in row.values()) + "\n")
+        # A run that an earlier version began goes on with the columns that it has.
+        columns = before.partition("\n")[0].split(",")
+        self.write(path.name, before + ",".join(f"{row[name]:.6g}" for name in columns) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Writes a file of the folder whole or not at all; RunError where it cannot."""

@@ -154,6 +154,7 @@ def test_steps(
         (70, 33, 2, 2),
         (0, 4, 3, 3),
         (2, 0, 3),
+        (2, 0, 1),
     ],
 )
 def test_steps_on_maps_of_every_kind(shape: tuple[int, ...], last: bool) -> None:

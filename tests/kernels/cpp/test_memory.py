@@ -50,7 +50,9 @@ def _finite(results: Tensor | tuple[Tensor, ...]) -> bool:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (2, 70, 6, 5), (2, 1, 260, 260), (1, 2100, 8, 3)])
+@pytest.mark.parametrize(
+    "shape", [(3, 5, 7, 9), (2, 70, 6, 5), (2, 1, 260, 260), (1, 2100, 8, 3), (300, 90, 2, 1)]
+)
 def test_sweeps(shape: tuple[int, ...], last: bool, dtype: torch.dtype) -> None:
     n, c = shape[:2]
     wide = torch.float64 if dtype is torch.float64 else torch.float32
@@ -84,3 +86,11 @@ def test_steps_between_the_sweeps(n: int, c: int, hidden: int, dtype: torch.dtyp
     norm = (numbers(n, c), *vectors, *vectors)
     back = (sums, z, s, numbers(n), entering, z, w1, w2, *norm, 9, inner, "relu", "sigmoid", True)
     assert _finite(cpp.gate_gradients(*back))
+
+
+def test_a_map_that_the_gradient_does_not_depend_on_is_not_read() -> None:
+    gm, gate = torch.randn(2, 3, 4).bfloat16(), torch.rand(2, 3)
+    u = torch.empty_like(gm)
+    u.untyped_storage().resize_(0)
+    du = cpp.input_gradient(gm, u, None, None, None, gate, 0 * gate, None, None, None, 1, "identity")
+    assert torch.equal(du, (gm * gate[..., None]).bfloat16())

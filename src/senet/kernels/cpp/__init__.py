@@ -222,8 +222,8 @@ def _map(u: Tensor | None) -> tuple[int | None, int]:
 def _shape(u: Tensor, dtype: torch.dtype) -> tuple[int, int, int, bool, int, bool]:
     n, c, *spatial = u.shape
     s = prod(spatial)
-    # Of one position, both layouts are the same, and this one has the longer lines.
-    last = s == 1 or is_channels_last(u)
+    # Of one position, both layouts are the same, and this one has the longer lines; of no channels, none.
+    last = (s == 1 and c > 0) or is_channels_last(u)
     return n, c, s, last, torch.get_num_threads(), dtype is torch.float64
 
 

@@ -82,8 +82,9 @@ inline float from_float16(std::uint16_t h) {
 inline std::uint16_t to_float16(float x) {
   const auto b = bits<std::uint32_t>(x);
   const std::uint32_t magnitude = b & 0x7fffffffu;
-  // Below 2^-14 the sum with 0.5 rounds at float16's last place; above, the 13 bits that go decide.
-  const std::uint32_t small = bits<std::uint32_t>(bits<float>(magnitude) + 0.5f) - 0x3f000000u;
+  // Below 2^-14 the sum with 0.5 rounds at float16's last place, and 0.5 has none of the 16 bits that
+  // stay; above, the 13 bits that go decide.
+  const std::uint32_t small = bits<std::uint32_t>(bits<float>(magnitude) + 0.5f);
   const std::uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   std::uint32_t h = magnitude < 0x38800000u ? small : normal;
   h = magnitude >= 0x477ff000u ? 0x7c00u : h;
@@ -105,7 +106,7 @@ constexpr int own_type() {
 template <class A>
 SEPARATE const A* load(Map map, i64 offset, i64 count, A* __restrict buffer) {
   const char* from = static_cast<const char*>(map.data) + offset * BYTES[map.type];
-  if (map.type == own_type<A>() || map.data == nullptr) return reinterpret_cast<const A*>(from);
+  if (map.type == own_type<A>()) return reinterpret_cast<const A*>(from);
   const auto* f = reinterpret_cast<const float*>(from);
   const auto* d = reinterpret_cast<const double*>(from);
   const auto* h = reinterpret_cast<const std::uint16_t*>(from);
@@ -150,7 +151,7 @@ SEPARATE void store(const A* __restrict from, void* data, int type, i64 offset, 
 
 struct Grid {
   i64 samples, channels, positions;  // of rows as above: for a contiguous map, N * C, 1 and S
-  i64 own_channels;                  // C
+  i64 own_channels;                  // C; where they are side by side, there are some
   i64 repeat, width;                 // positions of a line (a power of two), numbers of a line
   i64 tile;                          // positions of a tile
   i64 chunk, chunks;                 // positions of a chunk, chunks of a sample
@@ -158,10 +159,10 @@ struct Grid {
 
   Grid(i64 n, i64 c, i64 s, bool last)
       : samples(last ? n : n * c), channels(last ? c : 1), positions(s), own_channels(c), repeat(1) {
-    while (2 * repeat * channels <= LINE && 2 * repeat <= positions) repeat *= 2;
+    for (i64 more = 2; more * channels <= LINE && more <= positions; more *= 2) repeat = more;
     width = repeat * channels;
-    tile = std::max(ROWS, TILE / std::max(width, i64(1))) * repeat;
-    chunk = std::max(tile, ITEM / std::max(channels, i64(1)) / tile * tile);
+    tile = std::max(ROWS, TILE / width) * repeat;
+    chunk = std::max(tile, ITEM / channels / tile * tile);
     chunks = std::max(i64(1), (positions + chunk - 1) / chunk);
     group = std::max(i64(1), ITEM / 2 / std::max(positions * channels, i64(1)));
     groups = (samples + group - 1) / group;
@@ -215,7 +216,7 @@ bool over_items(const Grid& grid, i64 most, i64 bytes, i64 many, bool backwards,
                 const Finish& finish) {
   const i64 threads = grid.threads(most), size = many * i64(sizeof(double));
   const bool whole = grid.chunks == 1;
-  const Memory memory(threads, bytes + (whole ? size : 0), whole ? 0 : grid.samples * grid.chunks * size);
+  const Memory memory(threads, bytes + size, whole ? 0 : grid.samples * grid.chunks * size);
   if (memory.all == nullptr) return false;
   const auto kept = [&](i64 sample) { return memory.shared() + sample * grid.chunks * many; };
   everywhere(threads, grid.items(), [&](i64 thread, i64 begin, i64 end) {
@@ -225,9 +226,10 @@ bool over_items(const Grid& grid, i64 most, i64 bytes, i64 many, bool backwards,
       const i64 item = backwards ? end - 1 - (i - begin) : i, chunk = item % grid.chunks;
       const i64 first = item / grid.chunks * grid.group;
       for (i64 sample = first; sample < std::min(first + grid.group, grid.samples); ++sample) {
-        double* sums = whole ? memory.of(thread) : kept(sample) + chunk * many;
+        // Behind the thread's own memory, which stays aligned so.
+        double* sums = whole ? memory.of(thread + 1) - many : kept(sample) + chunk * many;
         std::fill_n(sums, many, 0.0);
-        part(reinterpret_cast<char*>(memory.of(thread) + (whole ? many : 0)), sums, sample, chunk, before);
+        part(reinterpret_cast<char*>(memory.of(thread)), sums, sample, chunk, before);
         if (whole) finish(sample, sums);
         before = sample;
       }

@@ -170,86 +170,83 @@ void senet_threads(void* start, void* number, void* size) {
 
 bool senet_moments(const void* u, int u_type, i64 n, i64 c, i64 s, bool last, i64 threads, bool wide,
                    void* mean, void* variance) {
-  return n * c == 0 || with_width(wide, [&](auto width) {
-           using A = decltype(width);
-           const Grid grid(n, c, s, last);
-           return moments(grid, Map{u, u_type}, static_cast<A*>(mean), static_cast<A*>(variance), threads);
-         });
+  return with_width(wide, [&](auto width) {
+    using A = decltype(width);
+    const Grid grid(n, c, s, last);
+    return moments(grid, Map{u, u_type}, static_cast<A*>(mean), static_cast<A*>(variance), threads);
+  });
 }
 
 bool senet_pool(const void* u, int u_type, i64 n, i64 c, i64 s, bool last, i64 threads, bool wide,
                 const void* scale, const void* mean, const void* shift, int inner, void* z) {
-  return n * c == 0 || with_width(wide, [&](auto width) {
-           using A = decltype(width);
-           const auto given = norm<A>(scale, mean, shift);
-           return with_activation(inner, [&](auto k) {
-             const Map maps[4] = {{u, u_type}};
-             return sweep(form<Pool<k>, A>(last), {n, c, s, last}, maps, nullptr, 0, given,
-                          static_cast<A*>(z), double(s), false, threads);
-           });
-         });
+  return with_width(wide, [&](auto width) {
+    using A = decltype(width);
+    const auto given = norm<A>(scale, mean, shift);
+    return with_activation(inner, [&](auto k) {
+      const Map maps[4] = {{u, u_type}};
+      return sweep(form<Pool<k>, A>(last), {n, c, s, last}, maps, nullptr, 0, given, static_cast<A*>(z),
+                   double(s), false, threads);
+    });
+  });
 }
 
 bool senet_apply(const void* u, int u_type, const void* residual, int residual_type, void* out, int out_type,
                  i64 n, i64 c, i64 s, bool last, i64 threads, bool wide, const void* scale, const void* mean,
                  const void* shift, const void* gate, int inner, bool relu) {
-  return n * c == 0 || with_width(wide, [&](auto width) {
-           using A = decltype(width);
-           auto given = norm<A>(scale, mean, shift);
-           given.gate = static_cast<const A*>(gate);
-           if (relu) given.bound = 0;
-           return with_activation(inner, [&](auto k) {
-             const auto step = residual ? form<Apply<k, true>, A>(last) : form<Apply<k, false>, A>(last);
-             const Map maps[4] = {{u, u_type}, {residual, residual_type}};
-             return sweep(step, {n, c, s, last}, maps, out, out_type, given, static_cast<A*>(nullptr), 1,
-                          true, threads);
-           });
-         });
+  return with_width(wide, [&](auto width) {
+    using A = decltype(width);
+    auto given = norm<A>(scale, mean, shift);
+    given.gate = static_cast<const A*>(gate);
+    if (relu) given.bound = 0;
+    return with_activation(inner, [&](auto k) {
+      const auto step = residual ? form<Apply<k, true>, A>(last) : form<Apply<k, false>, A>(last);
+      const Map maps[4] = {{u, u_type}, {residual, residual_type}};
+      return sweep(step, {n, c, s, last}, maps, out, out_type, given, static_cast<A*>(nullptr), 1, true,
+                   threads);
+    });
+  });
 }
 
 bool senet_reduce(const void* g, int g_type, const void* second, int second_type, const void* out,
                   int out_type, const void* u, int u_type, void* gm, i64 n, i64 c, i64 s, bool last,
                   i64 threads, bool wide, const void* scale, const void* mean, const void* shift, int inner, void* sums) {
-  return n * c == 0 || with_width(wide, [&](auto width) {
-           using A = decltype(width);
-           const auto given = norm<A>(scale, mean, shift);
-           return with_activation(inner, [&](auto k) {
-             const auto alone =
-                 out ? form<Reduce<k, true, false>, A>(last) : form<Reduce<k, false, false>, A>(last);
-             const auto both =
-                 out ? form<Reduce<k, true, true>, A>(last) : form<Reduce<k, false, true>, A>(last);
-             const auto step = second ? both : alone;
-             // What is not there stands last, where it is not loaded.
-             const Map third = out ? Map{out, out_type} : Map{second, second_type};
-             const Map maps[4] = {{g, g_type}, {u, u_type}, third, {second, second_type}};
-             return sweep(step, {n, c, s, last}, maps, gm, g_type, given, static_cast<A*>(sums), 1, false,
-                          threads);
-           });
-         });
+  return with_width(wide, [&](auto width) {
+    using A = decltype(width);
+    const auto given = norm<A>(scale, mean, shift);
+    return with_activation(inner, [&](auto k) {
+      const auto alone = out ? form<Reduce<k, true, false>, A>(last) : form<Reduce<k, false, false>, A>(last);
+      const auto both = out ? form<Reduce<k, true, true>, A>(last) : form<Reduce<k, false, true>, A>(last);
+      const auto step = second ? both : alone;
+      // What is not there stands last, where it is not loaded.
+      const Map third = out ? Map{out, out_type} : Map{second, second_type};
+      const Map maps[4] = {{g, g_type}, {u, u_type}, third, {second, second_type}};
+      return sweep(step, {n, c, s, last}, maps, gm, g_type, given, static_cast<A*>(sums), 1, false,
+                   threads);
+    });
+  });
 }
 
 bool senet_input_gradient(const void* gm, int gm_type, const void* u, int u_type, void* du, i64 n, i64 c,
                           i64 s, bool last, i64 threads, bool wide, const void* scale, const void* mean,
                           const void* shift, const void* gate, const void* dz, const void* inverse,
                           const void* dweight, const void* dbias, i64 count, int inner) {
-  return n * c == 0 || with_width(wide, [&](auto width) {
-           using A = decltype(width);
-           auto given = norm<A>(scale, mean, shift);
-           given.gate = static_cast<const A*>(gate);
-           given.dz = static_cast<const A*>(dz);
-           given.inverse = static_cast<const A*>(inverse);
-           given.dweight = static_cast<const A*>(dweight);
-           given.dbias = static_cast<const A*>(dbias);
-           given.positions = A(s);
-           given.count = A(count);
-           return with_activation(inner, [&](auto k) {
-             const auto step =
-                 inverse ? form<InputGradient<k, true>, A>(last) : form<InputGradient<k, false>, A>(last);
-             const Map maps[4] = {{gm, gm_type}, {u, u_type}};
-             return sweep(step, {n, c, s, last}, maps, du, u_type, given, static_cast<A*>(nullptr), 1, true,
-                          threads);
-           });
-         });
+  return with_width(wide, [&](auto width) {
+    using A = decltype(width);
+    auto given = norm<A>(scale, mean, shift);
+    given.gate = static_cast<const A*>(gate);
+    given.dz = static_cast<const A*>(dz);
+    given.inverse = static_cast<const A*>(inverse);
+    given.dweight = static_cast<const A*>(dweight);
+    given.dbias = static_cast<const A*>(dbias);
+    given.positions = A(s);
+    given.count = A(count);
+    return with_activation(inner, [&](auto k) {
+      const auto step = inverse ? form<InputGradient<k, true>, A>(last) : form<InputGradient<k, false>, A>(last);
+      const Map maps[4] = {{gm, gm_type}, {u, u_type}};
+      return sweep(step, {n, c, s, last}, maps, du, u_type, given, static_cast<A*>(nullptr), 1, true,
+                   threads);
+    });
+  });
 }
 
 bool senet_statistics(bool wide, i64 n, i64 c, const void* mean, const void* variance, const void* weight,
