@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -72,10 +73,16 @@ def measure(spec: Spec) -> dict[str, Any]:
     words = [sys.executable, __file__, json.dumps(dataclasses.asdict(spec)), "own" if own else "shared"]
     if spec.rate and not own:
         raise OSError("no rate can be limited without a network namespace")
-    found = subprocess.run(
-        [*(_NAMESPACE if own else ()), *words], check=True, stdout=subprocess.PIPE, timeout=_TIMEOUT
-    )
-    result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    words = [*(_NAMESPACE if own else ()), *words]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as running:
+        try:
+            said, _ = running.communicate(timeout=_TIMEOUT)
+        except BaseException:  # the processes that it has started too
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, words)
+    result: dict[str, Any] = json.loads(said.splitlines()[-1])
     if not own:
         result = {key: None if key in ("bytes", "packets") else value for key, value in result.items()}
     return result

@@ -87,7 +87,7 @@ class _Run:
                 *("--nnodes", f"{self.least}:{len(self.network.hosts)}", "--rdzv-backend", "c10d"),
                 *("--rdzv-endpoint", endpoint, "--rdzv-id", "senet", "--rdzv-conf", conf),
                 *("--local-addr", host.address, "-m", "--", "surveys.reliability.in_float64"),
-                *(str(self.folder / f"{host.name}.txt"), _PAUSE, *first_words(self.config)),
+                *(_PAUSE, *first_words(self.config)),
                 env={"GLOO_SOCKET_IFNAME": Host.INTERFACE, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
             )
 
@@ -124,8 +124,7 @@ class _Run:
         for host in hosts:
             check(self.agents[host.name].status(600) == 0, self._said())
         alone = self._config("alone")
-        notes = str(self.folder / "alone.txt")
-        words = ["-m", "surveys.reliability.in_float64", notes, "0", *first_words(alone)]
+        words = ["-m", "surveys.reliability.in_float64", "0", *first_words(alone)]
         whole = program(sys.executable, *words)
         check(whole.status(600) == 0, whole.said)
         found, wanted = (weights.read(self.folder / name)[1] for name in ("hosts", "alone"))

@@ -1,9 +1,8 @@
 """Training in float64, where what is equal but for its rounding is easily told from what is not.
 
-    python -m surveys.reliability.in_float64 NOTES PAUSE train ...
+    python -m surveys.reliability.in_float64 PAUSE train ...
 
-senet's command line; the file NOTES gets a line for each image that is read for training, which takes PAUSE
-seconds longer.
+senet's command line; each image that is read for training takes PAUSE seconds longer.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from senet.data.stream import Images, SampleKey
 
 @dataclass(frozen=True)
 class InFloat64:
-    """Computes in float64 and notes the key of every image that is read.
+    """Computes in float64.
 
     Args:
-        notes: the file.
-        pause: seconds that each image takes: of a run that is to last while hosts come and go.
+        notes: a file that gets a line for each image that is read for training; None for none.
+        pause: seconds that each such image takes: of a run that is to last while hosts come and go.
     """
 
-    notes: str
+    notes: str | None = None
     pause: float = 0.0
 
     def __call__(self) -> None:
@@ -38,14 +37,15 @@ class InFloat64:
 
         def noting(images: Images, key: SampleKey) -> Any:
             if images.replace:  # those to train on
-                with open(self.notes, "a", encoding="utf-8") as file:
-                    file.write(f"{key.epoch} {key.image}\n")
                 time.sleep(self.pause)
+                if self.notes is not None:
+                    with open(self.notes, "a", encoding="utf-8") as file:
+                        file.write(f"{key.epoch} {key.image}\n")
             return read(images, key)
 
         Images.__getitem__ = noting  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    InFloat64(sys.argv[1], float(sys.argv[2]))()
-    sys.exit(main(sys.argv[3:]))
+    InFloat64(pause=float(sys.argv[1]))()
+    sys.exit(main(sys.argv[2:]))

@@ -86,17 +86,17 @@ def processes_changed(*, processes: int = 2) -> str:
         def config(name: str) -> TrainConfig:
             return quick_config(Path(folder) / name, sync_norms=True, save_minutes=60.0)
 
-        notes = InFloat64(f"{folder}/alone.txt")
-        alone = child(trains, config("alone"), False, notes)
+        notes = [f"{folder}/{name}.txt" for name in ("alone", "changed")]
+        alone = child(trains, config("alone"), False, InFloat64(notes[0]))
         check(alone.status() == 0, alone.said)
-        noting = InFloat64(f"{folder}/changed.txt")
+        noting = InFloat64(notes[1])
         stop = At(STEPS + STEPS // 2, Ask(signal.SIGTERM))
         started = together(processes, trains, config("changed"), False, noting, stop)
         for each in started:
             check(each.status() == 143, each.said)
         resumed = child(trains, config("changed"), True, noting)
         check(resumed.status() == 0, resumed.said)
-        seen = [Counter(Path(each.notes).read_text().splitlines()) for each in (notes, noting)]
+        seen = [Counter(Path(each).read_text().splitlines()) for each in notes]
         check(seen[0] == seen[1] and seen[0].total() == 2 * STEPS * 24, "the images are not the same")
         found, wanted = (weights.read(Path(folder) / name)[1] for name in ("changed", "alone"))
         apart = max(float((found[key] - wanted[key]).abs().max()) for key in wanted)

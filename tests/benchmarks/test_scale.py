@@ -1,6 +1,5 @@
 """What is computed of N GPUs is what the formulas say, and the document has it; what is counted is all."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -137,12 +136,14 @@ def test_two_processes_are_timed(tmp_path: Path) -> None:
 
 
 def test_without_a_namespace_bytes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(words: list[str], **_options: Any) -> argparse.Namespace:
+    start = subprocess.Popen
+
+    def started(words: list[str], **options: Any) -> Any:
         assert words[-1] == "shared"
-        return argparse.Namespace(stdout=b'{"seconds": 1.0, "bytes": 5, "packets": 7}\n')
+        return start(["echo", '{"seconds": 1.0, "bytes": 5, "packets": 7}'], **options)
 
     monkeypatch.setattr(wire, "has_namespaces", lambda: False)
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", started)
     assert wire.measure(wire.Spec()) == {"seconds": 1.0, "bytes": None, "packets": None}
     with pytest.raises(OSError, match="no rate"):
         wire.measure(wire.Spec(rate=1e9))

@@ -177,6 +177,8 @@ def test_one_image_beside_the_class_averages(weights: str, run: Run, tmp_path: P
             "--weights, --blocks, --split",
         ),
         (["--study", "s", "--image", "i.png", "--per_class", "3"], "Leave out --per_class, or"),
+        (["m", "--image", "i.png", "--channels", "all"], "Leave out --channels, or --image"),
+        (["m", "--class", "cat"], "--class: it is what an --image is compared to, and there is none"),
         (["m", "--blocks", ","], "--blocks ',': no name is in it"),
         (["m", "--classes", ""], "--classes '': no name is in it"),
         (["m", "--panels", " "], "--panels ' ': no name is in it"),

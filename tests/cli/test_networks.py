@@ -26,6 +26,14 @@ def test_one_network_is_shown_with_its_structure(capsys: pytest.CaptureFixture[s
     assert row["published errors"].startswith("CIFAR-10 4.27, CIFAR-100 20.43 (Table 4, Table 5")
 
 
+def test_the_detectors_are_found_too(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchvision")
+    assert main(["models", "fasterrcnn_se_resnet*50_fpn", "--json"]) == 0
+    assert [row["detector"] for row in json.loads(capsys.readouterr().out)] == ["fasterrcnn_se_resnet50_fpn"]
+    assert main(["models", "fasterrcnn_resnet5_fpn"]) == 1
+    assert "Did you mean 'fasterrcnn_resnet50_fpn'?" in capsys.readouterr().err
+
+
 def test_plan_shows_a_network_its_unit_and_its_places(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "torchvision:resnet18"]) == 0
     out = capsys.readouterr().out

@@ -54,6 +54,15 @@ def test_options_override_config_which_overrides_the_recipe(capsys: pytest.Captu
     assert again == config | {"se": {"reduction": 4}}
 
 
+@pytest.mark.parametrize("name", ["resume", "auto_resume", "tensorboard", "json"])
+def test_a_config_file_says_nothing_of_a_start(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    value = "some/run" if name == "resume" else "true"
+    Path("c.yaml").write_text(f"lr: 0.1\n{name}: {value}\n")
+    assert main(["train", "--config", "c.yaml", "--run", "r"]) == 1
+    assert f"--config with {name} in the file" in capsys.readouterr().err
+    assert not Path("r").exists()
+
+
 def test_a_runs_config_is_the_run_again(capsys: pytest.CaptureFixture[str]) -> None:
     """Also its network, and a recipe of one's own from Python."""
     recipe = Recipe(epochs=1, batch_size=300, lr=0.02, milestones=(0.5,), schedule="step")

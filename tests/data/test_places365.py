@@ -103,9 +103,10 @@ def test_without_a_train_list_the_folders_say_the_same(root: Path) -> None:
 
 
 def test_the_numbers_of_the_categories_are_those_of_the_file(root: Path) -> None:
-    """In whatever order its lines are."""
+    """In whatever order its lines are, and as an editor of Windows writes them."""
     lines = ["/z/zen_garden 0", "/a/airfield 2", "/a/apartment_building/outdoor 1"]
-    (root / "categories_places365.txt").write_text("\r\n".join(["", *lines]))
+    text = "\r\n".join([lines[0], "", *lines[1:]])
+    (root / "categories_places365.txt").write_text(text, encoding="utf-8-sig")
     _lists(root).unlink()
     data = open_data(f"folder:{root}")
     assert data.classes == ("z/zen_garden", "a/apartment_building/outdoor", "a/airfield")

@@ -46,6 +46,8 @@ WRONG = {
     "infinite": box(90, 10, 3, 1, 1, float("inf"), 5) | {"fault": "its bbox is [1.0, 1.0, inf"},
     "three numbers": box(90, 10, 3, 1, 1, 5, 5) | {"bbox": [1, 2, 3], "fault": "its bbox is [1, 2, 3]"},
     "text for a number": box(90, 10, 3, 1, 1, 5, 5) | {"image_id": "10", "fault": "its image_id is '10'"},
+    "text for a flag": box(90, 10, 3, 1, 1, 5, 5)
+    | {"iscrowd": "0", "fault": "its iscrowd is '0', and not 0"},
     "an id again": box(1, 10, 3, 1, 1, 5, 5) | {"fault": "annotation 1: there is one with this id before it"},
 }
 

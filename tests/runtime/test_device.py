@@ -32,8 +32,9 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_on_the_cpu_leaves_the_cores_that_it_does_not_compute_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {*range(8)})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert [free_cores(torch.device(kind)) for kind in ("cpu", "cuda")] == [5, 8]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert [free_cores(torch.device(kind)) for kind in ("cpu", "cuda")] == [0, 2]
+    assert worker_count(None, torch.device("cuda")) == 1

@@ -5,7 +5,7 @@ import pytest
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from senet.errors import RunError
-from senet.runtime.meeting import connected, met, ranks
+from senet.runtime.meeting import answered, connected, met, ranks, values
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def test_all_of_an_attempt_get_one_place_and_no_other_attempt_gets_it(store: TCP
 
 
 def test_another_number_of_processes_meets_where_more_were_before(store: TCPStore) -> None:
-    before = all_meet(store, 4)[0]
-    assert {before} != {*all_meet(store, 2)} != {*all_meet(store, 3)}
+    places = [{*all_meet(store, count)} for count in (4, 2, 3)]
+    assert [len(each) for each in places] == [1, 1, 1], "all of an attempt are in one place"
+    assert len(set.union(*places)) == 3, "which is nobody else's"
 
 
 def test_a_process_of_a_dead_attempt_is_not_counted(store: TCPStore) -> None:
@@ -65,6 +66,34 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "9")
     with pytest.raises(RunError, match=r"127.0.0.1, port 9: there is no answer in 0.3 s"):
         connected(0.3)
+
+
+def test_what_is_left_of_a_dead_attempt_meets_nobody(
+    store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents = iter([7, 7, 1])
+    monkeypatch.setattr("os.getppid", lambda: next(parents))
+    with pytest.raises(RunError, match="who started this one is gone"):
+        met(store, 0, 2, 10.0)
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    answers = threading.Event()
+    assert answered(answers.wait, 0.1) is None
+    answers.set()
+    assert answered(answers.wait, 10.0) is True
+
+    def gone() -> None:
+        raise RuntimeError("Connection reset by peer")
+
+    assert answered(gone, 10.0) is None
+
+
+def test_values_that_are_there_and_not(store: TCPStore) -> None:
+    store.set("a", "1")
+    assert values(store, ["a", "b"]) == ["1", None]
+    store.set("b", "")
+    assert values(store, ["a", "b"]) == ["1", ""]
 
 
 def test_many_ranks_are_some_ranks() -> None:

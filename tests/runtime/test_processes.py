@@ -1,15 +1,17 @@
 import contextlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from tests.together import together
+from torch._C._distributed_c10d import TCPStore
 
 from senet.errors import RunError
-from senet.runtime.processes import ALONE, Processes, joined
+from senet.runtime.processes import ALONE, Processes, _wait_for_all, joined
 
 
 def test_alone_everything_is_ones_own() -> None:
@@ -65,12 +67,32 @@ def _leave(folder: Path) -> None:
         time.sleep(0.5 * processes.rank)
         done = time.monotonic()
     (folder / f"{processes.rank}.json").write_text(json.dumps([done, time.monotonic()]))
+    # An interpreter that ends while one of them is in PyTorch is ended by it.
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("senet")]
 
 
-def test_nobody_leaves_before_all_are_done(tmp_path: Path) -> None:
+def test_nobody_leaves_before_all_are_done_and_then_at_once(tmp_path: Path) -> None:
     together(3, _leave, tmp_path)
     done, left = zip(*(json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)), strict=True)
     assert min(left) >= max(done)
+    assert max(left) < max(done) + 1
+
+
+def seconds_of_waiting(store: TCPStore, *, is_well: bool) -> float:
+    began = time.monotonic()
+    _wait_for_all(store, 2, 0.6, is_well=is_well)
+    return time.monotonic() - began
+
+
+def test_who_is_done_waits_until_all_are_or_one_has_failed_or_for_as_long_as_it_was_told() -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True)
+    assert 0.6 <= seconds_of_waiting(store, is_well=True) < 1.1, "the other is not there yet"
+    assert seconds_of_waiting(store, is_well=True) < 0.5, "now two have been"
+    store = TCPStore("127.0.0.1", 0, is_master=True)
+    store.set("verdict", "rank 1 failed")
+    assert seconds_of_waiting(store, is_well=True) < 0.5
+    store.delete_key("done")
+    assert seconds_of_waiting(store, is_well=False) >= 0.6, "the other may be hearing of it from here"
 
 
 def _fail(folder: Path) -> None:

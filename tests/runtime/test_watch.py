@@ -2,19 +2,25 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from tests.runtime.here import Here
 from tests.together import together
 from torch.multiprocessing.spawn import ProcessExitedException
+from torch.nn.parallel import DistributedDataParallel
 
 from senet.errors import RunError
+from senet.runtime import signs
 from senet.runtime import watch as module
-from senet.runtime.processes import joined
-from senet.runtime.watch import Watch, is_of_others, note, undisturbed
+from senet.runtime.processes import Processes, joined
+from senet.runtime.watch import Watch, is_of_others, meeting, note, undisturbed
 
 CPU = torch.device("cpu")
 
@@ -97,85 +103,37 @@ def test_what_is_of_others() -> None:
     assert not is_of_others(ValueError("gloo"))
 
 
-class Here:
-    """A store in this process, as far as the watch needs one; what it is told of others is given."""
-
-    def __init__(self, others: dict[int, Callable[[], dict[str, object]]], count: int) -> None:
-        self.values: dict[str, bytes] = {}
-        self.others = others
-        self.count = count
-
-    def check(self, keys: list[str]) -> bool:
-        return all(key in self.values or self._of_other(key) is not None for key in keys)
-
-    def get(self, key: str) -> bytes:
-        told = self._of_other(key)
-        return self.values[key] if told is None else told
-
-    def multi_get(self, keys: list[str]) -> list[bytes]:
-        return [self.get(key) for key in keys]
-
-    def set(self, key: str, value: str) -> None:
-        self.values[key] = value.encode()
-
-    def compare_set(self, key: str, _before: str, value: str) -> None:
-        self.values.setdefault(key, value.encode())
-
-    def add(self, key: str, number: int) -> int:
-        self.set(key, str(int(self.values.get(key, b"0")) + number))
-        return int(self.values[key])
-
-    def _of_other(self, key: str) -> bytes | None:
-        kind, _, rank = key.partition("/")
-        if kind == "doing" and rank.isdigit() and int(rank) in self.others:
-            return json.dumps(self.others[int(rank)]()).encode()
-        return None
+def watch_of(store: object, rank: int = 1, count: int = 2) -> Watch:
+    return Watch(lambda: store, rank, count)  # type: ignore[arg-type, return-value]
 
 
-def sign(**values: object) -> Callable[[], dict[str, object]]:
-    """A sign of life that is another one each time."""
-    usual = {"step": 7, "what": "computes", "met": 5, "for": 9.0, "where": "f (a/b.py:1)", "waits": False}
-    beats = iter(range(1000))
-    return lambda: {**usual, "who": "process 1 on a", "beats": next(beats), **values}
-
-
-CASES: dict[str, tuple[dict[int, Callable[[], dict[str, object]]], str]] = {
-    "silent": (
-        {1: sign(), 2: sign(beats=3)},
-        "rank 2 is gone, or cut off at step 7, last heard of at step 7",
-    ),
-    "never heard of": ({1: sign()}, "rank 2 is gone, or cut off at step 7"),
-    "both": ({}, "ranks 1, 2 are gone, or cut off"),
-    "behind": ({1: sign(met=4, waits=True, step=6), 2: sign()}, "rank 1 hangs for 9 s at step 6"),
-    "does not wait": ({1: sign(waits=True), 2: sign(what="reads")}, "rank 2 hangs for 9 s at step 7"),
-    "two of them": ({1: sign(), 2: sign()}, "ranks 1, 2 hang for 9 s"),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_who_is_to_blame(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.01)
-    others, wanted = CASES[case]
-    store = Here(others, 3)
-    watch = Watch(lambda: store, 0, 3)  # type: ignore[arg-type, return-value]
-    for number in range(5):
-        watch.note("meets the others", step=7, meets=number < 4)
-    watch.note("meets the others", meets=True)
-    assert watch.doing.met == 5
-    error = watch.explained(RuntimeError("gloo: timed out"))
-    assert isinstance(error, RunError)
-    assert f"the work of 3 processes, here rank 0 at step 7: {wanted}" in str(error)
-
-
-def test_an_error_of_its_own_stays_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("no such thing"), "ValueError: no such thing"),
+        (EOFError(), "EOFError"),
+        (RunError("a run", "it is in use"), "a run: it is in use."),
+    ],
+)
+def test_an_error_of_its_own_stays_and_is_told(error: Exception, words: str) -> None:
+    error.__cause__ = OSError(11, "what others need not know")
     store = Here({}, 2)
-    watch = Watch(lambda: store, 1, 2)  # type: ignore[arg-type, return-value]
+    watch = watch_of(store)
     watch.note("computes", step=3)
-    own = ValueError("no such thing")
-    assert watch.explained(own) is own
-    assert store.values["verdict"] == b"rank 1 failed at step 3: ValueError: no such thing"
-    other = Watch(lambda: store, 0, 2)  # type: ignore[arg-type, return-value]
-    assert "rank 1 failed at step 3" in str(other.explained(RuntimeError("gloo")))
+    assert watch.explained(error) is error
+    assert store.values["verdict"].decode() == f"rank 1 failed at step 3: {words}"
+    assert "rank 1 failed at step 3" in str(watch_of(store, 0).explained(RuntimeError("gloo")))
+
+
+def test_one_that_fails_waiting_finds_out_why_where_another_had_begun_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for place in (module, signs):
+        monkeypatch.setattr(place, "BEAT", 0.01)
+    monkeypatch.setattr(module, "_TO_FIND_OUT", 0.1)
+    store = Here({}, 2)
+    store.add("troubles", 1)
+    assert "rank 1 is gone, or cut off" in str(watch_of(store, 0).explained(RuntimeError("gloo")))
 
 
 def test_without_a_store_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,15 +143,55 @@ def test_without_a_store_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere() -> Here:
         raise RunError("no answer")
 
-    watch = Watch(nowhere, 1, 2)  # type: ignore[arg-type]
-    assert "at 10.0.0.1, port 7, is out of reach" in str(watch.explained(RuntimeError("gloo")))
+    def said() -> str:
+        watch = Watch(nowhere, 1, 2)  # type: ignore[arg-type]
+        watch.note(step=4)
+        return str(watch.explained(RuntimeError("gloo")))
+
+    shared = "what all processes share, at 10.0.0.1, port 7"
+    assert f"rank 0 is gone, or cut off at step 4: it has {shared}" in said()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert f"{shared}, is out of reach: that host is gone" in said()
+
+
+def test_a_store_whose_host_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TO_TELL", 0.2)
+    over = threading.Event()
+
+    def silent() -> Any:
+        over.wait(60)
+        raise RuntimeError("Connection reset by peer")
+
+    began, own = time.monotonic(), ValueError("its own")
+    assert "is out of reach" in str(Watch(silent, 1, 2).explained(RuntimeError("gloo")))
+    assert Watch(silent, 1, 2).explained(own) is own
+    assert time.monotonic() - began < 5
+    over.set()
+
+
+def test_what_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = watch_of(Here({}, 2))
+    monkeypatch.setattr(module, "_current", watch)
+    note("computes", step=3)
+    with meeting():
+        assert watch.doing[:4] == (3, "meets the others", 1, True)
+    assert watch.doing[:4] == (3, "computes", 1, False)
+    note(step=4)
+    assert watch.doing[:4] == (4, "computes", 1, False)
+    watch.done()
+    assert watch.doing[:4] == (4, "waits for the others to be done", 2, True)
+
+
+def _joined_as_on_gpus(longest: float) -> contextlib.AbstractContextManager[Processes]:
+    """Where nothing that a process waits in tells it, but the watch's own clock."""
+    watches = "senet.runtime.processes.Watch"
+    mock.patch(watches, lambda connect, rank, count, _: Watch(connect, rank, count, longest)).start()
+    return joined(CPU, 60.0)
 
 
 def _stuck(folder: Path) -> None:
-    """As beside GPUs, where nothing that a process waits in tells it."""
     rank = int(os.environ["RANK"])
-    with contextlib.suppress(RunError), joined(CPU, 60.0) as processes:
-        module._current.longest = 1.5  # type: ignore[union-attr]
+    with contextlib.suppress(RunError), _joined_as_on_gpus(1.5) as processes:
         note("computes", step=4)
         try:
             time.sleep(20 * (rank == 1))
@@ -235,12 +233,23 @@ def test_who_writes_is_not_interrupted(tmp_path: Path) -> None:
     assert "rank 1 failed: ZeroDivisionError" in (tmp_path / "said").read_text()
 
 
+def _busy(folder: Path) -> None:
+    """The first does more than the others, as who writes a report does."""
+    with _joined_as_on_gpus(1.0) as processes:
+        processes.total(torch.ones(1))
+        time.sleep(5 * processes.leads)
+    (folder / f"{processes.rank}").touch()
+
+
+@pytest.mark.slow
+def test_who_is_done_holds_nobody_for_hanging(tmp_path: Path) -> None:
+    together(3, _busy, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def _deaf(folder: Path) -> None:
     """A process that no signal interrupts, as one in another language's code."""
-    with joined(CPU, 60.0) as processes:
-        watch = module._current
-        assert watch is not None
-        watch.longest = 1.0
+    with _joined_as_on_gpus(1.0) as processes:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
         if processes.rank == 1:
             time.sleep(60)
@@ -255,16 +264,48 @@ def test_one_that_cannot_be_interrupted_is_ended(tmp_path: Path) -> None:
     assert time.monotonic() - began < 30
 
 
+def _stops_the_first(folder: Path) -> None:
+    """The first has the store: nothing that is asked of it is answered."""
+    rank, first = os.environ["RANK"], 0
+    try:
+        with joined(CPU, 6.0) as processes:
+            first = processes.gather(os.getpid())[0]
+            note("computes", step=2)
+            if processes.leads:
+                os.kill(first, signal.SIGSTOP)
+            began = time.monotonic()
+            processes.total(torch.ones(1))
+    except RunError as error:
+        (folder / rank).write_text(str(error))
+        assert rank == "0" or time.monotonic() - began < 30
+    finally:
+        os.kill(first, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_the_first_stops_and_with_it_what_all_share(tmp_path: Path) -> None:
+    together(3, _stops_the_first, tmp_path)
+    for rank in (1, 2):
+        assert "rank 0 is gone, or cut off at step 2: it has what all" in (tmp_path / f"{rank}").read_text()
+
+
 def _on_gpus(folder: Path) -> None:
+    """Steps of a network that adds up its gradients by NCCL; one process comes to the first alone."""
     rank = int(os.environ["RANK"])
     device = torch.device("cuda", rank)
-    torch.cuda.set_device(device)
     try:
         with joined(device, 20.0) as processes:
+            assert torch.cuda.current_device() == rank
             assert processes.any(rank == 1, False) == (True, False)
-            if rank == 1:
-                time.sleep(600)
-            processes.total(torch.ones(1, device=device)).item()
+            network = DistributedDataParallel(torch.nn.Linear(4, 1).to(device), device_ids=[rank])
+            for step in (1, 2):
+                note("computes", step=step)
+                if rank == 1 and step == 2:
+                    time.sleep(600)
+                loss = network(torch.ones(2, 4, device=device)).sum()
+                loss.backward()
+                with meeting("waits for the gradients"):
+                    torch.nn.utils.get_total_norm(network.parameters()).item()
     except RunError as error:
         (folder / f"{rank}").write_text(str(error))
 

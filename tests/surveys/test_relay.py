@@ -8,7 +8,7 @@ from surveys.reliability.relay import Cable
 
 
 def test_packets_come_late_whole_and_some_not_at_all() -> None:
-    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
     (left, near), (right, far) = pairs
     for each in (left, near, right, far):
         each.setblocking(False)

@@ -78,7 +78,7 @@ def test_auto_goes_on_from_weights_that_are_gone(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
     run = tmp_path / "a"
     begun(run)
-    held = RunFolder.open(run, resolved={})
+    held = RunFolder.open(run)
     with pytest.raises(InUseError):
         begun(run, timeout=1.0)
     threading.Timer(0.5, held.close).start()

@@ -94,7 +94,7 @@ def test_it_says_when_images_come_too_slowly(tmp_path: Path, monkeypatch: pytest
     said = [line for line in lines if line.startswith("images   ")]
     assert len(said) == 2
     assert "1 process prepares" in said[0]
-    assert "of preparing is waiting for files" in said[0]
+    assert "of preparing is waiting, for files or a core" in said[0]
     with (tmp_path / "r" / "times.csv").open() as file:
         assert all(0.1 < float(row["waited"]) < 1 for row in csv.DictReader(file))
 
@@ -192,7 +192,11 @@ def test_stopped_while_it_tests(tmp_path: Path, never_stopped: Path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             train(config)
     assert not (tmp_path / "run" / "metrics.csv").exists()
-    assert shas(train(config, resume=True).run) == shas(never_stopped)
+    lines: list[str] = []
+    assert shas(train(config, resume=True, say=lines.append).run) == shas(never_stopped)
+    tested, trained, *_ = [line for line in lines if line.startswith("epoch")]
+    assert "images/s" not in tested, "all of its steps had been done"
+    assert "images/s" in trained
 
 
 def test_a_damaged_checkpoint_is_said_and_made_good(tmp_path: Path, never_stopped: Path) -> None:

@@ -34,7 +34,9 @@ def test_every_start_has_its_passport_and_sweeps(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", {}, resolved={"device": "cpu"}).close()
     for place in ("", "state"):
         (tmp_path / "run" / place / ".metrics.csv.abc.tmp").write_text("half")
-    RunFolder.open(tmp_path / "run", resolved={"device": "cuda"}).close()
+    again = RunFolder.open(tmp_path / "run")
+    again.add_passport({"device": "cuda"})
+    again.close()
     assert yaml.safe_load((tmp_path / "run" / "passport-2.yaml").read_text())["resolved"] == {
         "device": "cuda"
     }
@@ -56,7 +58,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def _second(path: Path) -> None:
     try:
-        RunFolder.open(path, resolved={})
+        RunFolder.open(path)
     except RunError as error:
         os._exit(0 if "another process is writing it" in str(error) else 1)
     os._exit(2)
@@ -113,6 +115,6 @@ def test_a_refused_start_touches_nothing(tmp_path: Path) -> None:
 def test_one_process_does_not_write_a_run_twice(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {}, resolved={})
     with pytest.raises(RunError, match="another run of this one"):
-        RunFolder.open(tmp_path / "run", resolved={})
+        RunFolder.open(tmp_path / "run")
     run.close()
-    RunFolder.open(tmp_path / "run", resolved={}).close()
+    RunFolder.open(tmp_path / "run").close()

@@ -37,7 +37,7 @@ def test_files_that_come_slowly_want_more_workers() -> None:
     line = _supply(5, preparing=17, computing=1.7).line(2, 1)
     assert line == (
         "images   the network waited 50 % of the time for images: 2 processes prepare 12 a second, it takes "
-        "20; --workers 4 should do (90 % of preparing is waiting for files)"
+        "20; --workers 4 should do (90 % of preparing is waiting, for files or a core)"
     )
 
 

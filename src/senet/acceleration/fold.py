@@ -170,10 +170,14 @@ class _Planner:
 def _checked(asked: str, given: Any, channels: int) -> Tensor:
     """The gates (C,) that were given, in float64 on the CPU."""
     try:
+        if isinstance(given, Tensor) and given.is_complex():
+            raise TypeError("must be real numbers")  # PyTorch would drop the rest of them
         # Wherever the caller's default device is, and without rounding numbers to its default dtype.
         values = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise OptionError(asked, f"{given!r} is no number or tensor", "a number, or a tensor (C,)") from error
+        raise OptionError(
+            asked, f"{given!r} is no real number or tensor", "a number, or a tensor (C,)"
+        ) from error
     if values.shape not in ((), (channels,)):
         raise OptionError(
             asked,

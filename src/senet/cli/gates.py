@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from senet.evaluation.subject import Subject
     from senet.runtime.processes import Processes
 
+_CHANNELS = 50
+# What is shown of many images, and not of one.
+_OF_FIGURES = ("classes", "channels", "panels")
 # What an earlier study has decided: all that it measured, or beside --image only which images.
 _IMAGES = ("split", "per_class")
 _DECIDED = ("model", "data", "weights", "preprocessing", "blocks", *_IMAGES)
@@ -42,6 +45,7 @@ def _check(options: Any) -> None:
             require_count(f"--{option}", getattr(options, option))
     if options.split is not None:
         check_choice(f"--split {options.split}", options.split, ("test", "train"))
+    _check_fits(options)
     out = options.out or "gates"
     require_writable(f"--out {out}", out)
     decided = _DECIDED if options.image is None else _IMAGES
@@ -54,6 +58,19 @@ def _check(options: Any) -> None:
             allowed="--image, --classes, --channels, --panels, --out",
             do=f"Leave out {named}, or leave out --study to measure anew.",
         )
+
+
+def _check_fits(options: Any) -> None:
+    """Raises OptionError for an option that means nothing beside --image, or without it."""
+    if options.image is None and options.class_ is not None:
+        raise OptionError("--class", "it is what an --image is compared to, and there is none")
+    for name in _OF_FIGURES:
+        if options.image is not None and getattr(options, name) is not None:
+            raise OptionError(
+                f"--{name} beside --image",
+                found="it is for figures of many images, and one is shown",
+                do=f"Leave out --{name}, or --image.",
+            )
 
 
 def _over_data(options: Any) -> None:
@@ -232,7 +249,9 @@ def _stem(name: str) -> str:
     return Path(name).name.removesuffix(".safetensors").replace(":", "-") or "network"
 
 
-def _channels(word: str) -> int | None:
+def _channels(word: str | None) -> int | None:
+    if word is None:
+        return _CHANNELS
     if word == "all":
         return None
     if not (word.isdecimal() and int(word)):
@@ -269,7 +288,9 @@ def _parser() -> Any:
         "--per_class", type=int | None, help="images of each class, such as the paper's 50; none: all"
     )
     parser.add_argument(
-        "--channels", type=str, default="50", help="how many channels the figures show, evenly spaced; or all"
+        "--channels",
+        type=str | None,
+        help=f"how many channels the figures show, evenly spaced; or all; none: {_CHANNELS}",
     )
     parser.add_argument(
         "--panels", type=str | None, help="blocks that the figures show; none: those that the paper shows"

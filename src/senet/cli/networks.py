@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 
 from senet.cli.parsing import image_size, parser_for
 from senet.errors import OptionError, did_you_mean
@@ -13,26 +14,32 @@ def models(argv: list[str]) -> None:
     parser = parser_for(
         "models [PATTERN|NAME]",
         "Lists the networks: parameters and multiply-adds, counted here, beside what the paper prints. "
-        "With the name of one: its structure, as in the paper's Table 1, and all that is printed of it.",
+        "With the name of one: its structure, as in the paper's Table 1, and all that is printed of it. "
+        "With 'fasterrcnn_*': the detectors on them.",
     )
     parser.add_argument("pattern", nargs="?", default="*", help="a name, or a shell pattern such as 'se_*'")
     parser.add_argument("--json", action="store_true", help="print the list for programs, and only that")
     options = parser.parse_args(argv)
 
+    from senet.detection.catalogue import catalogue
+    from senet.detection.detector import list_detectors
     from senet.models import Catalogue, described, info, list_models
 
     names = list_models(options.pattern)
-    if not names:
+    detectors = [name for name in list_detectors() if fnmatchcase(name, options.pattern)]
+    if not names and not detectors:
         raise OptionError(
             f"senet models {options.pattern!r}",
             found="no network has such a name",
-            do=did_you_mean(options.pattern, list_models()),
+            do=did_you_mean(options.pattern, [*list_models(), *list_detectors()]),
         )
-    found = Catalogue([info(name) for name in names])
+    found = Catalogue([info(name) for name in names]) if names else catalogue(detectors)
     if options.json:
         print(json.dumps(found.rows))
     else:
         print(described(info(options.pattern)) if names == [options.pattern] else found)
+        if names and detectors:
+            print(f"\nand detectors on {len(detectors)} of them: senet models 'fasterrcnn_*'")
 
 
 def convert(argv: list[str]) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from senet.training.loop import TrainResult
 
 
+# What is not the run's, but this start's.
+_WAYS = ("resume", "auto_resume", "tensorboard", "json")
+
+
 def train(argv: list[str]) -> None:
     """Train a network and see its gates."""
     from senet.training.recipes import RECIPES
@@ -41,7 +45,8 @@ def train(argv: list[str]) -> None:
     parser.add_argument(
         "--auto_resume",
         action="store_true",
-        help="go on with the run in --run where it has begun: for launchers that say the same words again",
+        help="go on with the run in --run where it has begun: for launchers that say the same words again; "
+        "torchrun with --max-restarts has it so by itself",
     )
     from senet.training.config import add_options
 
@@ -96,7 +101,7 @@ def _task(model: str) -> Any:
 
 
 def _add_ways(parser: Any) -> None:
-    """The options that are not the run's, but this start's."""
+    """Those of a start, of a new run or an old one."""
     parser.add_argument("--resume", type=str | None, help="go on with the run in this folder")
     parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard too")
     parser.add_argument("--json", action="store_true", help="print the result for programs, and only that")
@@ -139,16 +144,24 @@ def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
             found="the file holds all values of a recipe already",
             do="Leave out one of the two.",
         )
+    misplaced = [name for name in _WAYS if _has_keys(chosen.config, [name])]
+    if misplaced:
+        raise OptionError(
+            f"--config with {misplaced[0]} in the file",
+            found="that is of a start, and not of the run",
+            do=f"Say --{misplaced[0]} on the command line.",
+        )
     chosen.model = chosen.MODEL or chosen.model
     fields = [field.name for field in dataclasses.fields(Recipe)]
     if chosen.recipe is None:
         _check_name(chosen.model)
         chosen.recipe = default_recipe(chosen.data, chosen.model)
+    # A file that holds all of a recipe needs no name of one to be whole.
     if chosen.recipe in RECIPES or not _has_keys(chosen.config, fields):
         # The recipe gives the defaults; what the user says about it wins.
         parser.set_defaults(dataclasses.asdict(recipe_named(chosen.recipe)))
     values = parser.parse_args(argv).as_dict()
-    ways = {name: values.pop(name) for name in ("resume", "auto_resume", "tensorboard", "json")}
+    ways = {name: values.pop(name) for name in _WAYS}
     for name in ("MODEL", "config"):
         del values[name]
     return config_of(values | {"model": chosen.model, "recipe": chosen.recipe}), ways
@@ -190,7 +203,7 @@ def _summarise(result: TrainResult[Any, Any]) -> None:
 
 
 def _has_keys(config: Any, keys: Sequence[str]) -> bool:
-    """Whether the config file holds all these keys: then it needs no recipe's name to be whole."""
+    """Whether the config file holds all these keys."""
     import yaml
 
     found = yaml.safe_load(Path(str(config[-1])).read_text(encoding="utf-8")) if config else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -146,6 +147,8 @@ def _read(path: Path, below: int | None = None) -> tuple[Names, npt.NDArray[np.i
     """The names in a list, without leading slashes, and their numbers, (n,); empty lines are left out."""
     texts, lengths, numbers, lines = [], [], [], 0
     with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:  # which editors of Windows write
+            file.seek(0)
         # Places365-Challenge has 8 million lines: never all of them as objects.
         while block := file.read(_BLOCK) + file.readline():
             found = _LINE.findall(block)

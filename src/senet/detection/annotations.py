@@ -197,10 +197,12 @@ class Split:
                 fault = f"there is no category {each['category_id']}"
             elif not _reaches(left, width, sizes[number, 0]) or not _reaches(top, height, sizes[number, 1]):
                 fault = f"its box {each['bbox']} has no area within the image"
+            elif each.get("iscrowd") not in (None, 0, 1):
+                fault = f"its iscrowd is {each['iscrowd']!r}, and not 0 or 1"
             else:
                 area = each.get("area")
                 area = area if _is_number(area) and area > 0 else width * height
-                crowd = bool(each.get("iscrowd", 0))
+                crowd = bool(each.get("iscrowd"))
                 rows.append((number, left, top, left + width, top + height, label, crowd, area))
                 continue
             self.faults.append(f"{self.path.name}: annotation {each['id']}: {fault}")

@@ -23,6 +23,7 @@ from senet.models import NetworkConfig, info, list_models
 from senet.models.foreign import is_foreign, load_foreign
 from senet.normalisation import is_batch_norm
 from senet.weights import Weights
+from senet.weights.sources import locate
 from senet.weights.store import header_of, read
 
 # What a file may name and have built: the user's own code is not imported because weights say so.
@@ -265,9 +266,10 @@ def list_detectors() -> list[str]:
 
 
 def is_of_detector(model: str) -> bool:
-    """Whether a path is a file, or a run folder, with the weights of a detector."""
+    """Whether these are weights of a detector: a file, a run folder, or hf:ORG/NAME, which is fetched."""
+    path = locate(model).path if model.startswith("hf:") else model
     try:
-        header, _ = read(model, tensors=False)
+        header, _ = read(path, tensors=False)
     except WeightsError:  # whoever reads them says why
         return False
     return "detector" in header

@@ -36,14 +36,19 @@ def worker_count(asked: int | None, device: torch.device) -> int:
     """The number of processes that prepare images: as asked, or by the device.
 
     Where the network itself runs on the CPU, other processes only take its cores (measured:
-    docs/results.md); beside a GPU, all cores but one, 8 at most.
+    docs/results.md); beside a GPU, as many as its share of the cores but one, 8 at most.
     """
     if asked is not None:
         return asked
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 1) - 1))
+    return 0 if device.type == "cpu" else min(8, max(1, _cores() - 1))
 
 
 def free_cores(device: torch.device) -> int:
     """The cores that a network on this device leaves to what prepares its images."""
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(0, cores - torch.get_num_threads()) if device.type == "cpu" else cores
+    return max(0, _cores() - torch.get_num_threads()) if device.type == "cpu" else _cores()
+
+
+def _cores() -> int:
+    """This process's share of the cores that it may use: a cluster may not give it all of a host's."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return every // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import secrets
+import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from torch._C._distributed_c10d import Store, TCPStore
 
 from senet.errors import RunError
 
-_SOON = 0.02
+# Seconds between two looks, at first and at most: hundreds of processes may look at one store.
+_SOON, _LATER = 0.02, 0.25
+
+Answer = TypeVar("Answer")
+
+
+def place() -> str:
+    """Where the store is that all processes share, as ``torchrun`` and others name it."""
+    return f"{os.environ.get('MASTER_ADDR')}, port {os.environ.get('MASTER_PORT')}"
+
+
+def is_of_first() -> bool:
+    """Whether the first process has that store; else ``torchrun`` does, which keeps it over restarts."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 def connected(timeout: float, *, serves: bool = False) -> TCPStore:
-    """A connection to the store that the environment names, as ``torchrun`` sets it.
+    """A connection to that store.
 
     Args:
-        timeout: in seconds; also of whatever is asked of the store.
+        timeout: in seconds; also of whatever is asked of the store, where its host is there.
         serves: whether this process is to have the store.
 
     Raises:
         RunError: nobody answers there.
     """
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         return TCPStore(
-            host,
-            port,
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
             is_master=serves,
             timeout=datetime.timedelta(seconds=timeout),
         )
     except RuntimeError as error:
         raise RunError(
-            f"meeting the other processes at {host}, port {port}",
+            f"meeting the other processes at {place()}",
             found=f"there is no answer in {timeout:g} s, or the port is taken",
             do="That is where the first process runs: is it up, and does a firewall let the port through?",
         ) from error
+
+
+def answered(ask: Callable[[], Answer], seconds: float) -> Answer | None:
+    """What a store says; None where it says nothing in so many seconds, or is gone.
+
+    Where its host has fallen silent, PyTorch waits for an answer without end, whatever its timeout.
+    """
+    found: list[Answer] = []
+
+    def asks() -> None:
+        with contextlib.suppress(RuntimeError):
+            found.append(ask())
+
+    thread = threading.Thread(target=asks, name="senet-asks", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 def met(store: Store, rank: int, count: int, timeout: float) -> str:
@@ -56,45 +89,50 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
         timeout: how long they wait for each other, in seconds.
 
     Raises:
-        RunError: some did not come.
+        RunError: some did not come, or who started this process is gone.
     """
-    own = secrets.token_hex(8)
-    until = time.monotonic() + timeout
-    if rank == 0:
-        others = range(1, count)
-        missing = list(others)
-        while missing:
-            here = {each: _value(store, f"senet/here/{each}") for each in others}
-            store.set("senet/attempt", json.dumps({"attempt": own, "here": here}))
-            missing = [each for each in others if _value(store, f"senet/seen/{each}") != own]
-            _wait(missing, count, until, timeout)
-        return f"senet/{own}"
-    store.set(f"senet/here/{rank}", own)
+    own, parent = secrets.token_hex(8), os.getppid()
+    others = [str(each) for each in range(1, count)]
+    until, pause = time.monotonic() + timeout, _SOON
+    if rank:
+        store.set(f"senet/here/{rank}", own)
     while True:
-        offer = json.loads(_value(store, "senet/attempt") or "null")
-        if offer is not None and len(offer["here"]) == count - 1 and offer["here"][str(rank)] == own:
-            store.set(f"senet/seen/{rank}", offer["attempt"])
-            return f"senet/{offer['attempt']}"
-        _wait([0], count, until, timeout)
+        if rank:
+            missing = ["0"]
+            offer = json.loads(values(store, ["senet/attempt"])[0] or "null")
+            if offer is not None and len(offer["here"]) == len(others) and offer["here"][str(rank)] == own:
+                store.set(f"senet/seen/{rank}", offer["attempt"])
+                return f"senet/{offer['attempt']}"
+        else:
+            here = dict(zip(others, values(store, [f"senet/here/{each}" for each in others]), strict=True))
+            store.set("senet/attempt", json.dumps({"attempt": own, "here": here}))
+            seen = values(store, [f"senet/seen/{each}" for each in others])
+            missing = [each for each, attempt in zip(others, seen, strict=True) if attempt != own]
+            if not missing:
+                return f"senet/{own}"
+        if time.monotonic() > until:
+            raise RunError(
+                f"{count} processes that work together",
+                found=f"in {timeout:g} s nothing was heard of {ranks(missing)}",
+                do="Look at the output of those, or of their hosts.",
+            )
+        if os.getppid() != parent:  # the next attempt is not to meet with what is left of this one
+            raise RunError(
+                f"{count} processes that work together, here rank {rank}", "who started this one is gone"
+            )
+        time.sleep(pause)
+        pause = min(_LATER, 1.5 * pause)
 
 
-def _value(store: Store, key: str) -> str | None:
-    """What stands under a key, without waiting for it."""
-    return store.get(key).decode() if store.check([key]) else None
+def values(store: Store, keys: Sequence[str]) -> list[str | None]:
+    """What stands under each key, without waiting for it; None where nothing does."""
+    keys = list(keys)
+    if store.check(keys):
+        return [each.decode() for each in store.multi_get(keys)]
+    return [store.get(key).decode() if store.check([key]) else None for key in keys]
 
 
-def _wait(missing: list[int], count: int, until: float, timeout: float) -> None:
-    """Waits a moment for the ``missing``; RunError where that has been long enough."""
-    if missing and time.monotonic() > until:
-        raise RunError(
-            f"{count} processes that work together",
-            found=f"in {timeout:g} s nothing was heard of {ranks(missing)}",
-            do="Look at the output of those, or of their hosts.",
-        )
-    time.sleep(_SOON if missing else 0)
-
-
-def ranks(numbers: list[int]) -> str:
+def ranks(numbers: Sequence[int | str]) -> str:
     """Some ranks, for people."""
     shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
     return f"rank {shown}" if len(numbers) == 1 else f"ranks {shown}"

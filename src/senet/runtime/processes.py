@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import math
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,17 +16,18 @@ from torch import Tensor, distributed
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from senet.errors import RunError, first_line
-from senet.runtime.meeting import connected, met
-from senet.runtime.watch import BEAT, Watch, note
+from senet.runtime import TIMEOUT
+from senet.runtime.meeting import answered, connected, is_of_first, met
+from senet.runtime.watch import TO_TELL, Watch, meeting
 
 _CPU = torch.device("cpu")
-# Seconds after which processes no longer wait for each other: one of them hangs, or is gone.
-TIMEOUT = 120.0
-# What it takes all of them to find out which, and to end.
-_TO_TELL = 8 * BEAT
-_TO_HEAR = 2 * BEAT
-_TO_END = 0.5 * BEAT
+# Until who looks for the store does without it: signs of life and verdicts are for others too.
 _TO_CONNECT = 4.0
+# What one that ends early gives the others to end with it.
+_TO_END = 0.5
+# What who has the store gives the others, of which the slowest looks once a second, to leave it.
+_TO_HEAR = 2.0
+_SOON = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Processes:
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.count > 1:
-            self._meet()
-            distributed.all_reduce(tensor)
+            with meeting():
+                distributed.all_reduce(tensor)
+                self._wait()
         return tensor
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
@@ -65,27 +66,30 @@ class Processes:
         """Everybody's value, in the order of the ranks."""
         every = [value] * self.count
         if self.count > 1:
-            self._meet()
-            distributed.all_gather_object(every, value)
+            with meeting():
+                distributed.all_gather_object(every, value)
         return every
 
     def from_first(self, value: Any) -> Any:
         """The value of the process that leads."""
         box = [value]
         if self.count > 1:
-            self._meet()
-            distributed.broadcast_object_list(box)
+            with meeting():
+                distributed.broadcast_object_list(box)
         return box[0]
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
         """Gives all processes the tensors of the one that leads, in place."""
         if self.count > 1:
-            self._meet()
-            for tensor in tensors:
-                distributed.broadcast(tensor, 0)
+            with meeting():
+                for tensor in tensors:
+                    distributed.broadcast(tensor, 0)
+                self._wait()
 
-    def _meet(self) -> None:
-        note("meets the others", meets=True)
+    def _wait(self) -> None:
+        """Has a GPU, which only notes what it is to do, come so far: else nobody would see it wait."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 ALONE = Processes()
@@ -109,21 +113,49 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[Processes
         yield ALONE if count == 1 else Processes(distributed.get_rank(), count, device)
         return
     rank, gpus = int(os.environ["RANK"]), device.type == "cuda"
-    # torchrun has a store of its own, unless it is told otherwise.
-    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    meeting = connected(timeout, serves=serves)
-    corner = met(meeting, rank, count, timeout)
-    store = PrefixStore(corner, meeting)
-    # When the time is over all of them are to have the error. NCCL by itself ends a process without saying
-    # whom it waited for: there the watch is to come first.
-    patience = timeout - min(_TO_TELL, timeout / 2)
+    if gpus and device.index is not None:
+        # For what PyTorch does on a GPU that nobody names: else it were the first, in all of them.
+        torch.cuda.set_device(device)
+    serves = rank == 0 and is_of_first()
+    meeting_place = connected(timeout, serves=serves)
+    part = met(meeting_place, rank, count, timeout)
+    store = PrefixStore(part, meeting_place)
+    # When the time is over all of them are to have ended. NCCL by itself ends a process without saying whom
+    # it waited for: there the watch is to come first.
+    patience = timeout - min(TO_TELL + 2 * _TO_END + _TO_HEAR, timeout / 2)
+    _connect(store, rank, count, timeout + TO_TELL if gpus else patience, gpus=gpus)
+    watch = Watch(
+        lambda: PrefixStore(part, connected(_TO_CONNECT)), rank, count, patience if gpus else math.inf
+    )
+    is_well = False
+    try:
+        with watch:
+            try:
+                yield Processes(rank, count, device)
+                watch.done()
+                is_well = True
+            except Exception as error:
+                explained = watch.explained(error)
+                if explained is error:
+                    raise
+                raise explained from error
+            finally:
+                _wait_for_all(store, count, timeout if is_well else _TO_END, is_well=is_well)
+                distributed.destroy_process_group()
+    finally:
+        if is_of_first():
+            _leave(store, count, serves=serves)
+
+
+def _connect(store: Store, rank: int, count: int, timeout: float, *, gpus: bool) -> None:
+    """Connects each process with each other, who wait for each other ``timeout`` seconds at most."""
     try:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
             store=store,
             rank=rank,
             world_size=count,
-            timeout=datetime.timedelta(seconds=timeout + _TO_TELL if gpus else patience),
+            timeout=datetime.timedelta(seconds=timeout),
         )
     except RuntimeError as error:
         raise RunError(
@@ -132,42 +164,31 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[Processes
             do="Name the network interface that leads to the other hosts: GLOO_SOCKET_IFNAME, and for GPUs "
             "NCCL_SOCKET_IFNAME.",
         ) from error
-    watch = Watch(
-        lambda: PrefixStore(corner, connected(_TO_CONNECT)), rank, count, patience if gpus else math.inf
-    )
-    patience = _TO_END
-    with watch:
-        try:
-            yield Processes(rank, count, device)
-            patience = TIMEOUT
-        except Exception as error:
-            explained = watch.explained(error)
-            if explained is error:
-                raise
-            raise explained from error
-        finally:
-            # Who closes its connections before the others are done may cut a last message to them.
-            _wait_for_all(store, "done", count, patience)
-            distributed.destroy_process_group()
-            if serves:  # they are still to hear why
-                _wait_for_all(store, "gone", count, _TO_HEAR)
 
 
-def _wait_for_all(store: Store, what: str, count: int, seconds: float) -> None:
-    """Waits until all processes are there, or the first has failed; some seconds at most."""
-    # In a thread: where the host of the store has fallen silent, its answers are waited for many minutes.
-    thread = threading.Thread(target=_gather, args=(store, what, count, seconds), daemon=True)
-    thread.start()
-    thread.join(seconds)
+def _wait_for_all(store: Store, count: int, seconds: float, *, is_well: bool) -> None:
+    """Waits until all processes are done, some seconds at most; one that ``is_well``, until one has failed.
 
-
-def _gather(store: Store, what: str, count: int, seconds: float) -> None:
-    """What ``_wait_for_all`` does."""
+    Who closes its connections before the others are done may cut a last message to them.
+    """
     last = time.monotonic() + seconds
-    with contextlib.suppress(RuntimeError):  # the store is gone, with the process that had it
-        store.add(what, 1)
+
+    def waits() -> None:
+        store.add("done", 1)
         # In small parts; one that was killed never comes.
-        while store.add(what, 0) < count and time.monotonic() < last:
-            if what == "done" and seconds > _TO_END and store.check(["verdict"]):
+        while store.add("done", 0) < count and time.monotonic() < last:
+            if is_well and store.check(["verdict"]):
                 return
-            time.sleep(0.01)
+            time.sleep(_SOON)
+
+    answered(waits, seconds + _TO_END)
+
+
+def _leave(store: Store, count: int, *, serves: bool) -> None:
+    """Lets who has the store leave as the last one: the others are still to hear why they end."""
+    if not serves:
+        answered(lambda: store.add("gone", 1), _TO_END)
+        return
+    last = time.monotonic() + _TO_HEAR
+    while store.add("gone", 0) < count - 1 and time.monotonic() < last:
+        time.sleep(_SOON)

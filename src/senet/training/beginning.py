@@ -13,7 +13,7 @@ from torch import Tensor
 
 from senet.errors import InUseError, OptionError, RunError, require
 from senet.runtime.processes import Processes
-from senet.training.checkpoints import Checkpoints
+from senet.runtime.watch import note
 from senet.training.config import WHEREABOUTS, TrainConfig, read_config
 from senet.training.job import Job
 from senet.training.run_folder import CONFIG, METRICS, STATE, RunFolder, new_run_path
@@ -46,18 +46,33 @@ def ready(
     # The first decides and reads: the others may see a shared disk as it was, or not at all.
     begun = processes.leads and (_has_begun(config) if resume == "auto" else resume)
     goes_on: bool = processes.from_first(begun)
-    read = _last_checkpoint(_path(config), say) if goes_on and processes.leads else None
-    saved = _of_first(read, processes)
-    # What a run started from may be gone by now, and its checkpoint has all of it.
-    job = prepare(
-        config if saved is None else dataclasses.replace(config, weights=None, new_head=False), processes
-    )
-    if goes_on and resume == "auto" and processes.leads:
-        _check_same(dataclasses.replace(job.config, weights=config.weights, new_head=config.new_head))
-    if saved is not None:
-        job.restore(*saved)
-    patience = config.timeout / 2 if resume == "auto" else 0.0
-    return job, _run_folder(job, config, goes_on, patience) if processes.leads else None, goes_on
+    # Where the same words start a run again, the attempt before may still be ending.
+    patience = config.timeout / 2 if resume == "auto" or processes.count > 1 else 0.0
+    # From here on nobody else saves: what is read is the last.
+    folder = _opened(_path(config), patience) if goes_on and processes.leads else None
+    try:
+        read = None if folder is None else _last_checkpoint(folder, say)
+        saved = _of_first(read, processes)
+        # What a run started from may be gone by now, and its checkpoint has all of it.
+        start = config if saved is None else dataclasses.replace(config, weights=None, new_head=False)
+        job = prepare(start, processes)
+        if saved is not None:
+            job.restore(*saved)
+        if folder is not None:
+            if resume == "auto":
+                _check_same(
+                    folder.path,
+                    dataclasses.replace(job.config, weights=config.weights, new_head=config.new_head),
+                )
+            folder.add_passport(job.resolved())
+    except BaseException:
+        if folder is not None:
+            folder.close()
+        raise
+    if processes.leads and folder is None:
+        path = config.run or new_run_path(config.model, config.data, config.seed)
+        folder = RunFolder.create(path, job.config.to_dict(), resolved=job.resolved())
+    return job, folder, goes_on
 
 
 def _has_begun(config: TrainConfig) -> bool:
@@ -65,9 +80,8 @@ def _has_begun(config: TrainConfig) -> bool:
     return (_path(config) / CONFIG).is_file()
 
 
-def _check_same(config: TrainConfig) -> None:
+def _check_same(path: Path, config: TrainConfig) -> None:
     """Raises OptionError where the run in the folder is another than the one that is asked for."""
-    path = _path(config)
     begun, asked = read_config(path / CONFIG).to_dict(), config.to_dict()
     names = [name for name in asked if name not in WHEREABOUTS and asked[name] != begun[name]]
     if names:
@@ -95,26 +109,25 @@ def _of_first(saved: Saved | None, processes: Processes) -> Saved | None:
     return tensors, facts
 
 
-def _run_folder(job: Job[Any], config: TrainConfig, goes_on: bool, patience: float) -> RunFolder:
-    """The run's folder: made, or opened again, for which it waits ``patience`` seconds where it is in use."""
+def _opened(path: Path, patience: float) -> RunFolder:
+    """The folder of a run that goes on; where it is in use, after some seconds at most."""
     until = time.monotonic() + patience
-    while goes_on:
+    while True:
         try:
-            return RunFolder.open(_path(config), resolved=job.resolved())
-        except InUseError:  # by a process of the attempt before, which is about to end
+            return RunFolder.open(path)
+        except InUseError:
             if time.monotonic() > until:
                 raise
-            time.sleep(0.1)
-    path = config.run or new_run_path(config.model, config.data, config.seed)
-    return RunFolder.create(path, job.config.to_dict(), resolved=job.resolved())
+        note("waits for the run folder")
+        time.sleep(0.1)
 
 
-def _last_checkpoint(path: Path, say: Callable[[str], None]) -> Saved | None:
+def _last_checkpoint(run: RunFolder, say: Callable[[str], None]) -> Saved | None:
     """The checkpoint that a run goes on from; None where it was stopped before there was any."""
-    saved = Checkpoints(path / STATE).load(say)
-    if saved is None and (path / METRICS).exists():
+    saved = run.checkpoints.load(say)
+    if saved is None and (run.path / METRICS).exists():
         raise RunError(
-            f"going on with {str(path)!r}",
+            f"going on with {str(run.path)!r}",
             found=f"it has {METRICS}, and no checkpoint in {STATE}/",
             do="Bring that folder back, or start a new run with --weights.",
         )

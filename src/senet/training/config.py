@@ -15,6 +15,7 @@ import yaml
 
 from senet.data.augmentation import Augmentation
 from senet.errors import OptionError, check_choice, did_you_mean, require
+from senet.runtime import TIMEOUT
 
 # Of a config: where and how a run runs, and not what comes out of it. A run may go on with others.
 WHEREABOUTS = ("run", "device", "workers", "save_minutes", "broken_images", "timeout")
@@ -169,7 +170,7 @@ class TrainConfig:
     nonfinite: Literal["stop", "skip"] = "stop"
     broken_images: int = 100
     save_minutes: float = 10.0
-    timeout: float = 120.0
+    timeout: float = TIMEOUT
     run: Path | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from senet.errors import RunError, require
 from senet.evaluation.classification import Batches
 from senet.normalisation import is_batch_norm, share_statistics
 from senet.runtime.processes import Processes
+from senet.runtime.watch import meeting
 from senet.training.config import TrainConfig
 from senet.training.optimisation import optimizer_for
 from senet.training.state import TrainState
@@ -168,7 +169,8 @@ class Job(ABC, Generic[Found]):
         )
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What lowers the precision of the forward, where the run wants it."""
@@ -271,5 +273,8 @@ def trained(model: nn.Module, config: TrainConfig, processes: Processes) -> tupl
         average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
     kind = next(model.parameters()).device.type
     scaler = torch.amp.GradScaler(kind, enabled=config.precision == "float16")
-    network = DistributedDataParallel(model) if processes.count > 1 else model
+    network: nn.Module = model
+    if processes.count > 1:
+        with meeting():
+            network = DistributedDataParallel(model)
     return TrainState(model, optimizer_for(model, recipe), scaler, average), network

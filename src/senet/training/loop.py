@@ -32,7 +32,7 @@ from senet.training.step import Step
 from senet.training.supply import Supply
 
 # Called after each epoch, in the process that leads, with the run folder and the rows of metrics.csv.
-Watch = Callable[[Path, Sequence[dict[str, Any]]], None]
+AfterEpoch = Callable[[Path, Sequence[dict[str, Any]]], None]
 # Makes what shows the steps, with tqdm's arguments and methods.
 Bar = Callable[..., Any]
 AnyJob = TypeVar("AnyJob", bound=Job[Any])
@@ -65,7 +65,7 @@ def train(
     *,
     resume: Resume = False,
     say: Callable[[str], None] = lambda line: None,
-    watch: Sequence[Watch] = (),
+    watch: Sequence[AfterEpoch] = (),
     bar: Bar = tqdm,
 ) -> TrainResult[Classification, Evaluation]:
     """Trains a classifier and writes its run folder; under ``torchrun``, together with the other processes.
@@ -99,7 +99,7 @@ def run(
     *,
     resume: Resume = False,
     say: Callable[[str], None] = lambda line: None,
-    watch: Sequence[Watch] = (),
+    watch: Sequence[AfterEpoch] = (),
     bar: Bar = tqdm,
 ) -> TrainResult[AnyJob, Any]:
     """What ``train`` does, for any task.
@@ -149,7 +149,7 @@ class _Training:
         run: RunFolder | None,
         signals: Signals,
         say: Callable[[str], None],
-        watch: Sequence[Watch],
+        watch: Sequence[AfterEpoch],
         bar: Bar,
     ) -> None:
         self.job = job
@@ -201,7 +201,7 @@ class _Training:
         self.supply = Supply()
         while self.state.step < (epoch + 1) * self.steps_per_epoch:
             number = self.state.step + 1
-            note("waits for images", step=number)
+            note(step=number)
             started = time.perf_counter()
             batches = next(steps, None)
             waited = time.perf_counter() - started
@@ -215,13 +215,13 @@ class _Training:
             loss, due, stop = self.step(batches, frozen, self._is_due, self._is_asked)
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update()
+            if self.is_fed:  # the first images of a start are always waited for
+                self.supply.add(batches, time.perf_counter() - started, waited)
+            self.is_fed = True
             if due or stop:
                 self._save()
             if stop:
                 self._stop()
-            if self.is_fed:  # the first images of a start are always waited for
-                self.supply.add(batches, time.perf_counter() - started, waited)
-            self.is_fed = True
 
     def _finish_epoch(self, epoch: int, found: Outcome, seconds: float, steps: int) -> None:
         """Writes what an epoch gave: weights, checkpoint, metrics, in an order that bears a kill anywhere."""
@@ -273,9 +273,11 @@ class _Training:
             self.run.write_metrics(state.history)
             for watch in self.watch:
                 watch(self.run.path, state.history)
+        # An earlier start may have done all steps of the epoch.
+        speed = f"{images_per_second:,.0f} images/s  " if steps else ""
         self.say(
             f"epoch {epoch + 1:3d}/{self.recipe.epochs}  loss {row['train_loss']:.4f}  "
-            f"test {columns[found.measure]:6.2f} %  {images_per_second:,.0f} images/s  {left} left"
+            f"test {columns[found.measure]:6.2f} %  {speed}{left} left"
         )
         if hint := self.supply.line(job.workers, free_cores(job.device)):
             self.say(hint)

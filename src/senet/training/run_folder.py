@@ -92,7 +92,7 @@ class RunFolder:
             run = cls(path)
             sweep(path)
             (path / "passport.yaml").unlink(missing_ok=True)
-            run._add_passport(resolved)
+            write_text(path / "passport.yaml", _passport(resolved))
             write_text(path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
         except OSError as error:
             raise RunError(
@@ -101,10 +101,11 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: str | Path, *, resolved: Mapping[str, Any]) -> Self:
+    def open(cls, path: str | Path) -> Self:
         """The folder of a run that goes on.
 
         Raises:
+            InUseError: another process writes it.
             RunError: it is none, or cannot be written.
         """
         path = Path(path)
@@ -112,7 +113,6 @@ class RunFolder:
             run = cls(path)
             for folder in (path, path / STATE):
                 sweep(folder)
-            run._add_passport(resolved)
         except OSError as error:
             raise RunError(f"run folder {str(path)!r}", f"it cannot be written ({error})") from error
         return run
@@ -155,13 +155,22 @@ class RunFolder:
         _WRITTEN_HERE.discard(self.path.resolve())
         os.close(self._lock)
 
-    def _add_passport(self, resolved: Mapping[str, Any]) -> None:
-        """Every start has its own machine and versions: the first is ``passport.yaml``, then ``-2``, ..."""
+    def add_passport(self, resolved: Mapping[str, Any]) -> None:
+        """Writes the machine and the versions of a start: of the first to ``passport.yaml``, then ``-2``, ...
+
+        Args:
+            resolved: what the config leaves open and has been decided since.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         before = len(list(self.path.glob("passport*.yaml")))
         name = f"passport-{before + 1}.yaml" if before else "passport.yaml"
-        write_text(
-            self.path / name, yaml.safe_dump(passport() | {"resolved": dict(resolved)}, sort_keys=False)
-        )
+        self.write(name, _passport(resolved))
+
+
+def _passport(resolved: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(passport() | {"resolved": dict(resolved)}, sort_keys=False)
 
 
 def new_run_path(model: str, data: str, seed: int) -> Path:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from senet.data.stream import Batch
 from senet.errors import RunError
+from senet.runtime.watch import meeting
 from senet.training.diagnosis import first_not_finite
 from senet.training.job import Job
 from senet.training.optimisation import learning_rate
@@ -70,7 +71,8 @@ class Step:
         norm = torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
         # The scaler of float16 skips steps whose gradients overflow, and lowers its scale, by itself. To
         # wait for the number costs a GPU the time to queue a step's first kernels, once a step.
-        finite = bool(torch.isfinite(loss if state.scaler.is_enabled() else loss + norm))
+        with meeting("waits for the gradients"):
+            finite = bool(torch.isfinite(loss if state.scaler.is_enabled() else loss + norm))
         lost, *flagged = job.processes.any(not finite, *(flag() for flag in flags))
         if lost:
             self._forget(batches, float(loss), buffers)

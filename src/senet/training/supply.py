@@ -21,7 +21,8 @@ class Supply:
         seconds: that their steps took, with the waiting.
         waited: of these, the seconds in which the network waited for images.
         preparing: seconds that the images took to prepare, summed over all processes that do so.
-        computing: of these, the seconds in which the processor worked; else it waited for files.
+        computing: of these, the seconds in which the processor worked; else they waited for files, or for a
+            core.
     """
 
     images: int = 0
@@ -77,7 +78,8 @@ class Supply:
             )
         # One more at least: where they are enough on average, they come unevenly.
         enough = max(workers + 1, math.ceil(self.preparing / working))
-        return f"{found}--workers {enough} should do ({100 * idle:.0f} % of preparing is waiting for files)"
+        why = f"{100 * idle:.0f} % of preparing is waiting, for files or a core"
+        return f"{found}--workers {enough} should do ({why})"
 
 
 def _number(value: float) -> str:

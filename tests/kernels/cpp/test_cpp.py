@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.poison import poisoned
 from torch import Tensor
 
 from senet.block import SqueezeExcitation
@@ -26,14 +28,12 @@ TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, tor
 
 
 @pytest.fixture(autouse=True)
-def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poisoned() -> Iterator[None]:
     reason = build.unavailable()
     if reason is not None:
         pytest.skip(reason)
-    # Memory that nobody has written is NaN: an element that a step leaves out is seen.
-    empty, empty_like = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
+    with poisoned():
+        yield
 
 
 def _map(shape: tuple[int, ...], dtype: torch.dtype, last: bool, *, mean: float = 0.5) -> Tensor:

@@ -1,11 +1,13 @@
 """The steps between the sweeps in C++ against the same in plain PyTorch, in float64."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.kernels.poison import poisoned
 from torch import Tensor
 
 from senet.kernels import composite, cpp
@@ -14,14 +16,12 @@ from senet.kernels.cpp import build
 
 
 @pytest.fixture(autouse=True)
-def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poisoned() -> Iterator[None]:
     reason = build.unavailable()
     if reason is not None:
         pytest.skip(reason)
-    # Memory that nobody has written is NaN: an element that a step leaves out is seen.
-    empty, empty_like = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
+    with poisoned():
+        yield
 
 
 def _wide(*given: Any) -> list[Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from hypothesis import strategies as st
@@ -128,21 +125,3 @@ def same_kind(found: Tensor, true: Tensor) -> bool:
         and (found.isposinf() == true.isposinf()).all()
         and (found.isneginf() == true.isneginf()).all()
     )
-
-
-@contextmanager
-def poisoned() -> Iterator[None]:
-    """Memory that nobody has written is NaN."""
-    like, new = torch.empty_like, Tensor.new_empty
-
-    def empty_like(*args: Any, **named: Any) -> Tensor:
-        return like(*args, **named).fill_(torch.nan)
-
-    def new_empty(*args: Any, **named: Any) -> Tensor:
-        return new(*args, **named).fill_(torch.nan)
-
-    with (
-        mock.patch.object(torch, "empty_like", empty_like),
-        mock.patch.object(Tensor, "new_empty", new_empty),
-    ):
-        yield

@@ -13,9 +13,9 @@ from tests.kernels.gpu.cases import (
     cases,
     error,
     expected,
-    poisoned,
     same_kind,
 )
+from tests.kernels.poison import poisoned
 
 from senet.kernels import gpu
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.gpu.cases import DEVICE, GATES, HIDDEN, error, expected, poisoned, same_kind
+from tests.kernels.gpu.cases import DEVICE, GATES, HIDDEN, error, expected, same_kind
+from tests.kernels.poison import poisoned
 from torch import Tensor
 
 from senet.kernels import gpu

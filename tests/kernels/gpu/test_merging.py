@@ -1,6 +1,7 @@
 import pytest
 import torch
-from tests.kernels.gpu.cases import DEVICE, error, poisoned
+from tests.kernels.gpu.cases import DEVICE, error
+from tests.kernels.poison import poisoned
 
 from senet.kernels.gpu.merging import merged_moments, merged_sums
 

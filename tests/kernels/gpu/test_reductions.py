@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import example, given, settings
-from tests.kernels.gpu.cases import DEVICE, INNER, Case, Drawn, cases, error, expected, poisoned, same_kind
+from tests.kernels.gpu.cases import DEVICE, INNER, Case, Drawn, cases, error, expected, same_kind
+from tests.kernels.poison import poisoned
 from torch import Tensor
 
 from senet.kernels import composite, gpu

@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.gpu.cases import DEVICE, error, expected, poisoned
+from tests.kernels.gpu.cases import DEVICE, error, expected
+from tests.kernels.poison import poisoned
 
 from senet.kernels import composite, gpu
 
