@@ -233,6 +233,29 @@ def test_who_writes_is_not_interrupted(tmp_path: Path) -> None:
     assert "rank 1 failed: ZeroDivisionError" in (tmp_path / "said").read_text()
 
 
+def _hears_only_the_second() -> None:
+    """The signal comes in vain at first, as just before a process begins to wait."""
+    store = Here({}, 2)
+    store.set("verdict", "rank 0 failed")
+    send, sent = signal.pthread_kill, []
+
+    def lost_at_first(thread: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            send(thread, number)
+
+    with mock.patch.object(signal, "pthread_kill", lost_at_first), watch_of(store):
+        with pytest.raises(RunError, match="rank 0 failed"):
+            time.sleep(60)
+        # It has been interrupted: what it does now to end is not.
+        time.sleep(1)
+    assert len(sent) == 2
+
+
+def test_one_that_a_signal_misses_is_interrupted_by_the_next() -> None:
+    together(1, _hears_only_the_second)
+
+
 def _busy(folder: Path) -> None:
     """The first does more than the others, as who writes a report does."""
     with _joined_as_on_gpus(1.0) as processes:

@@ -60,6 +60,7 @@ class Watch:
         self._connect = connect
         self._worker = threading.current_thread()
         self._before: Any = None  # the signal's handler
+        self._interrupted = False
         # Set when it is clear how this process ends; until then, and under the lock, it may be interrupted.
         self._decided = threading.Event()
         self._deciding = threading.Lock()
@@ -201,12 +202,21 @@ class Watch:
         # What it writes is not lost for another's fault; but a disk may hang too. Nothing else is begun then.
         self.undisturbed.acquire(timeout=_WRITING)
         if self._before is not None:
-            with self._deciding:
-                if not self._decided.is_set():
-                    signal.pthread_kill(int(self._worker.ident or 0), _SIGNAL)
-            if self._decided.wait(_GRACE):
-                return
+            until = time.monotonic() + _GRACE
+            while time.monotonic() < until:
+                self._ask_to_end()
+                if self._decided.wait(BEAT / 4):
+                    return
         self._leave(self._error(words))
+
+    def _ask_to_end(self) -> None:
+        """Interrupts what this process does, unless that has been done.
+
+        Once may not do: a signal that comes just before the process begins to wait interrupts nothing.
+        """
+        with self._deciding:
+            if not self._decided.is_set() and not self._interrupted:
+                signal.pthread_kill(int(self._worker.ident or 0), _SIGNAL)
 
     def _leave(self, error: Exception) -> None:
         """Ends this process at once."""
@@ -214,7 +224,8 @@ class Watch:
         os._exit(1)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._decided.is_set():
+        if not self._decided.is_set() and not self._interrupted:
+            self._interrupted = True
             raise self._error(self._heard)
 
 
