@@ -51,7 +51,14 @@ def test_the_same_numbers_give_the_same_bits() -> None:
     bars.check_repeated(run, Tail())
 
 
-SIZES = [(1, 1), (7, 7), (112, 112), pytest.param((1024, 1024), marks=pytest.mark.slow)]
+# The last on a GPU only: the interpreter needs minutes for it.
+SIZES = [
+    (1, 1),
+    (7, 7),
+    (112, 112),
+    pytest.param((301, 300), marks=pytest.mark.slow),
+    pytest.param((4096, 4096), marks=pytest.mark.gpu),
+]
 
 
 @pytest.mark.parametrize("last", [False, True])
