@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import pytest
 from tests.programs import program
 
 from senet.cli import VERBS, main
+from senet.files import replacing
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,21 @@ def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_sigterm_leaves_nothing_half_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def convert(words: list[str]) -> None:
+        with replacing(words[0]) as path:
+            path.write_text("half")
+            assert len(os.listdir()) == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    monkeypatch.setitem(VERBS, "convert", convert)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["convert", "w.safetensors"]) == 143
+    assert capsys.readouterr().err == "senet convert: ended by SIGTERM; nothing is half-written\n"
+    assert not os.listdir()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -146,7 +146,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 def test_an_interrupted_run_can_go_on(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with signalled(signal.SIGINT, step=2):
         assert main([*SHORT, "--run", "r", "--json"]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "senet train: interrupted"
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("senet train: interrupted: step 2 is saved. `senet train --resume RUN`")
     assert main(["train", "--resume=r", "--json"]) == 0
     assert _results(Path("r")) == _results(whole)
 

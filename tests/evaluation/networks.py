@@ -13,6 +13,13 @@ from senet.errors import DataError
 CPU = torch.device("cpu")
 
 
+def of_another_library() -> nn.Module:
+    """Scores of ten classes for grey images of any size."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )
+
+
 class Pixels(nn.Module):
     """Gives the images' pixels as scores, and refuses to run in training mode."""
 

@@ -9,7 +9,7 @@ import senet
 from senet.data import open_data
 from senet.data.preprocessing import Preprocessing, preprocessing_for
 from senet.errors import OptionError, WeightsError
-from senet.evaluation.members import changed, check_size, member_named
+from senet.evaluation.members import changed, check_scores, check_size, member_named
 
 DIGITS = open_data("digits")
 PREPROCESSING = preprocessing_for(DIGITS.train, 1, image_size=16, network_size=32)
@@ -55,6 +55,32 @@ def test_a_state_dict_needs_the_networks_name(path: Path) -> None:
     assert member.preprocessing(DIGITS, "data").size == 8
 
 
+ANOTHER = "tests.evaluation.networks:of_another_library"
+
+
+def test_a_network_of_another_library_takes_its_weights(path: Path) -> None:
+    model = senet.load(ANOTHER)
+    torch.save(model.state_dict(), path.with_suffix(".pth"))
+    member = member_named(ANOTHER, str(path.with_suffix(".pth")))
+    found = member.network(DIGITS)
+    assert not found.training
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in found.state_dict().items())
+    # Nothing says what it is made for: what is usual, but not more than the images have.
+    assert member.preprocessing(DIGITS, "data").size == 8
+    with pytest.raises(OptionError, match=f"^'{ANOTHER}': a network fresh from its name knows nothing"):
+        member_named(ANOTHER, None)
+    _save(path)
+    with pytest.raises(WeightsError, match="do not fit"):
+        member_named(ANOTHER, str(path)).network()
+
+
+def test_scores_have_to_be_of_the_datas_classes() -> None:
+    check_scores(torch.zeros(1, 10), "x", DIGITS)
+    for scores in (torch.zeros(1, 1000), torch.zeros(1, 10, 4, 4)):
+        with pytest.raises(WeightsError, match=r"^'x' on 'digits': it gives scores of .* has 10 classes"):
+            check_scores(scores, "x", DIGITS)
+
+
 def test_old_headers_have_no_squash(path: Path) -> None:
     old = {key: value for key, value in PREPROCESSING.to_dict().items() if key != "squash"}
     _save(path, preprocessing=old)
@@ -75,7 +101,7 @@ def test_other_classes_are_refused(words: str, changes: dict[str, Any], path: Pa
     _save(path, **changes)
     with pytest.raises(WeightsError, match=words) as caught:
         member_named(str(path), None).check_classes(DIGITS)
-    assert str(caught.value).startswith(f"eval '{path}' on 'digits': ")
+    assert str(caught.value).startswith(f"'{path}' on 'digits': ")
 
 
 def test_other_images_are_refused(path: Path) -> None:
@@ -115,7 +141,7 @@ def test_the_caller_overrides_sizes() -> None:
     assert sizes(size=299, scales=(352, 384), squash=True) == (299, 352, True)
     squashed = Preprocessing(3, 224, 256, (0.5,) * 3, (0.5,) * 3, squash=True)
     assert changed(squashed, "a", size=200, scales=(), squash=False).squash, "as the weights say"
-    with pytest.raises(OptionError, match=r"^eval 'a': a crop of 320 pixels .* resized to 256\..*--scales"):
+    with pytest.raises(OptionError, match=r"^'a': a crop of 320 pixels .* resized to 256\..*--scales"):
         sizes(size=320)
     with pytest.raises(OptionError, match="a crop of 224 pixels does not fit into images resized to 200"):
         sizes(scales=(256, 200))

@@ -18,6 +18,7 @@ from senet.models.foreign import is_foreign
         ("resnet50", False),
         ("runs/a:b", False),
         ("timm:", False),
+        ("hf:org/name", False),
         ("C:\\runs", True),
     ],
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 from senet import __version__
 from senet.cli.cost import cost
@@ -35,6 +39,10 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "export": export,
     "quantize": quantize,
 }
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has ended a verb that does not answer it by itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,19 +75,46 @@ def _run(argv: list[str]) -> int:
         print(f"senet: there is no verb {verb!r}. {did_you_mean(verb, VERBS)}\n", file=sys.stderr)
         print(_overview(), file=sys.stderr)
         return 2
+    # Of several processes one says what is true of all.
+    first = os.environ.get("RANK", "0") == "0"
     try:
-        VERBS[verb](rest)
-    except StoppedError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one says what is true of all
+        with _ended_gently():
+            VERBS[verb](rest)
+    except (StoppedError, _TerminatedError) as error:
+        if first:
             print(f"senet {verb}: {error}", file=sys.stderr)
         return 128 + signal.SIGTERM
     except SenetError as error:
         print(f"senet {verb}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"senet {verb}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        if first:
+            said = ": ".join(["interrupted", *map(str, error.args)])
+            print(f"senet {verb}: {said}", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+@contextlib.contextmanager
+def _ended_gently() -> Iterator[None]:
+    """Has SIGTERM end the body as Ctrl-C does: what it was writing goes.
+
+    Of several processes one may wait for another in what no signal interrupts: there it still ends at once.
+    Training and experiments have handlers of their own meanwhile.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    if not alone or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError("ended by SIGTERM; nothing is half-written")
 
 
 def _overview() -> str:

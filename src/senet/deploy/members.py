@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet import weights as weight_files
 from senet.data import Splits
 from senet.data.preprocessing import Preprocessing
 from senet.deploy.artefact import Artefact, ExportedNetwork, is_artefact, opened_artefact
@@ -63,10 +62,7 @@ def network_named(name: str, weights: str | None = None) -> tuple[nn.Module, Map
     """
     if is_artefact(name):
         raise OptionError(f"export {name!r}", "it is exported already", "a network, or its weights")
-    if is_foreign(name):
-        network = load(name)
-        return network, None if weights is None else weight_files.load(network, weights).header
-    if weights is None and weights_named(name) is None:
+    if weights is None and (is_foreign(name) or weights_named(name) is None):
         return load(name), None
     member = member_named(name, weights)
     return member.network(), member.header

@@ -16,6 +16,10 @@ from senet.data import Splits
 from senet.data.preprocessing import SMALL, Preprocessing, preprocessing_for, preprocessing_named
 from senet.errors import OptionError, WeightsError
 from senet.models import NetworkConfig, build, info, list_models, load, network_of, weights_named
+from senet.models.foreign import is_foreign
+
+# For networks of others that do not say what they are made for.
+_USUAL = 224
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,13 @@ class Member:
     config: NetworkConfig | None
 
     def network(self, splits: Splits | None = None) -> nn.Module:
-        """The network with its weights, for the classes and channels of the data if there is any."""
+        """The network with its weights; of a name of ours, for the data's classes and channels."""
         if self.config is not None:
             return load(weight_files.recognise(self.weights))
+        if is_foreign(self.name):
+            network = load(self.name)
+            weight_files.load(network, self.weights)
+            return network
         if splits is None:
             return build(self.name, weights=self.weights).eval()
         classes, channels = len(splits.classes), splits.channels
@@ -45,7 +53,7 @@ class Member:
 
     def check_classes(self, splits: Splits) -> None:
         """Raises WeightsError where the weights know other classes than the data has, or another order."""
-        asked = f"eval {self.name!r} on {splits.name!r}"
+        asked = f"{self.name!r} on {splits.name!r}"
         if self.header.get("class_order", "synset") != "synset":
             raise WeightsError(
                 asked,
@@ -80,10 +88,9 @@ class Member:
             OptionError: the caller's words are not of the form.
             WeightsError: the weights do not say it, or it is for images of other channels.
         """
-        asked = f"{self.name!r}" if splits is None else f"eval {self.name!r} on {splits.name!r}"
+        asked = f"{self.name!r}" if splits is None else f"{self.name!r} on {splits.name!r}"
         if words == "data" and splits is not None:
-            network = self.name if self.config is None else self.config.name
-            size = info(network).input_size[1] if network in list_models() else SMALL
+            size = self._size_of_images()
             return preprocessing_for(splits.train, splits.channels, image_size=None, network_size=size)
         said = words is None
         found = said_preprocessing(asked, self.header) if said else preprocessing_named(words or "")
@@ -95,6 +102,20 @@ class Member:
                 do="Name the data that they were trained on.",
             )
         return found
+
+    def _size_of_images(self) -> int:
+        """The side of the images that the network is made for."""
+        if is_foreign(self.name):
+            return declared_size(self.network())
+        name = self.name if self.config is None else self.config.name
+        return info(name).input_size[1] if name in list_models() else SMALL
+
+
+def declared_size(network: nn.Module) -> int:
+    """The side of the images that a network of timm says it is made for; else what is usual."""
+    config = getattr(network, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, dict) else None
+    return int(size[1]) if size else _USUAL
 
 
 def said_preprocessing(asked: str, header: Mapping[str, Any]) -> Preprocessing:
@@ -116,24 +137,23 @@ def member_named(name: str, weights: str | None) -> Member:
     """What a user names.
 
     Args:
-        name: a run folder, weights of any origin, or a network's name beside ``weights``.
+        name: a run folder, weights of any origin, or a network's name beside ``weights``, which may be that
+            of another library.
         weights: the weights of a network given by name.
 
     Raises:
         OptionError: no weights are named.
         WeightsError: the weights cannot be read, or are of another network.
     """
-    source = weights if weights is not None else weights_named(name)
+    foreign = is_foreign(name)
+    source = weights if foreign or weights is not None else weights_named(name)
     if source is None:
-        raise OptionError(
-            f"eval {name!r}", "a network fresh from its name knows nothing", do="Give --weights."
-        )
+        raise OptionError(f"{name!r}", "a network fresh from its name knows nothing", do="Give --weights.")
     found = weight_files.recognise(source)
-    config = network_of(found) if weights is None or "network" in found.header else None
+    known = weights is None or "network" in found.header
+    config = network_of(found) if known and not foreign else None
     if config is not None and weights is not None and config.name != name:
-        raise WeightsError(
-            f"eval {name!r}", f"the weights are of {config.name}", do="Leave out one of the two."
-        )
+        raise WeightsError(f"{name!r}", f"the weights are of {config.name}", do="Leave out one of the two.")
     return Member(name, source, found.header, config)
 
 
@@ -156,7 +176,7 @@ def changed(
     smallest = min(scales, default=preprocessing.resize)
     if side > smallest:
         raise OptionError(
-            f"eval {name!r}",
+            f"{name!r}",
             found=f"a crop of {side} pixels does not fit into images resized to {smallest}",
             allowed="a crop of at most what images are resized to",
             do="Set --size, --scales, or both.",
@@ -190,6 +210,16 @@ def check_size(
             found=f"the network cannot take them ({str(error).splitlines()[0]})",
             do=f"Set another {option}.",
         ) from error
+
+
+def check_scores(scores: Tensor, name: str, splits: Splits) -> None:
+    """Raises WeightsError where a network has other scores for an image than the data has classes."""
+    if scores.shape != (1, len(splits.classes)):
+        raise WeightsError(
+            f"{name!r} on {splits.name!r}",
+            found=f"it gives scores of {tuple(scores.shape[1:])}, the data has {len(splits.classes)} classes",
+            do="Name the data that they were trained on.",
+        )
 
 
 def _difference(theirs: list[str], ours: list[str]) -> str:

@@ -12,14 +12,11 @@ from torch import nn
 from senet import weights as weight_files
 from senet.data import Splits, open_data
 from senet.data.preprocessing import Preprocessing, preprocessing_for, preprocessing_named
-from senet.errors import OptionError, WeightsError
-from senet.evaluation.members import check_size, member_named
+from senet.errors import OptionError
+from senet.evaluation.members import check_scores, check_size, declared_size, member_named
 from senet.models import build, info, list_models, load, weights_named
 from senet.models.foreign import is_foreign
 from senet.runtime.device import device_named
-
-# For networks that do not say what they are made for.
-_USUAL = 224
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,9 @@ def subject_named(
         network = build(model, num_classes=len(splits.classes), in_channels=splits.channels)
         prepared = _prepared(model, network, splits, preprocessing)
     network.eval().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_size(network, prepared, model, option="--preprocessing")
+    scores = check_size(network, prepared, model, option="--preprocessing")
     if named is not None:
-        _check_classes(model, network, prepared, splits)
+        check_scores(scores, model, splits)
     return Subject(model, network, splits, prepared, place, None if named is None else str(named))
 
 
@@ -125,26 +122,5 @@ def _prepared(
             found=f"it is for images of {found.channels} channels, the data has {splits.channels}",
             do="Say data, or name other images.",
         )
-    size = info(model).input_size[1] if model in list_models() else _declared_size(network)
+    size = info(model).input_size[1] if model in list_models() else declared_size(network)
     return preprocessing_for(splits.train, splits.channels, image_size=None, network_size=size)
-
-
-def _check_classes(model: str, network: nn.Module, preprocessing: Preprocessing, splits: Splits) -> None:
-    """Raises WeightsError where a network with weights has other scores than the data has classes."""
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        image = torch.zeros(1, preprocessing.channels, *[preprocessing.size] * 2, device=device)
-        scores = network(image)
-    if scores.ndim != 2 or scores.shape[1] != len(splits.classes):
-        raise WeightsError(
-            f"{model!r} on {splits.name!r}",
-            found=f"it gives scores of {tuple(scores.shape[1:])}, the data has {len(splits.classes)} classes",
-            do="Name the data that they were trained on.",
-        )
-
-
-def _declared_size(network: nn.Module) -> int:
-    """The side of the images that a network of timm says it is made for."""
-    config = getattr(network, "pretrained_cfg", None)
-    size = config.get("input_size") if isinstance(config, dict) else None
-    return int(size[1]) if size else _USUAL

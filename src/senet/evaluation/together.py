@@ -14,7 +14,7 @@ from senet.data import open_data
 from senet.errors import DataError, OptionError, require, require_count
 from senet.evaluation.averaging import Average
 from senet.evaluation.classification import Evaluation, Scored, batches_of, count, evaluate
-from senet.evaluation.members import Member, changed, check_size, member_named
+from senet.evaluation.members import Member, changed, check_scores, check_size, member_named
 from senet.runtime.device import device_named, worker_count
 from senet.runtime.processes import Processes, joined
 from senet.tables import Table
@@ -127,7 +127,7 @@ def evaluate_models(
             how = prepared[member.name]
             model: Any = member.network(splits)
             model.to(place, memory_format=torch.channels_last)
-            check_size(model, how, member.name)
+            check_scores(check_size(model, how, member.name), member.name, splits)
             return evaluate(model, batches(how), how, device=place, processes=processes, keep=keep)
 
         if len(members) == 1:
@@ -163,10 +163,10 @@ def _together(
 def _data_of(members: Sequence[Member]) -> str:
     """The data that all weights were trained on."""
     names = {member.name: member.header.get("data") for member in members}
-    asked = f"eval {' '.join(repr(name) for name in names)}"
+    asked = f"{' '.join(repr(name) for name in names)}"
     for name, data in names.items():
         if data is None:
-            raise OptionError(f"eval {name!r}", "no data is named, here or in the weights", do="Give --data.")
+            raise OptionError(f"{name!r}", "no data is named, here or in the weights", do="Give --data.")
     if len(set(names.values())) > 1:
         said = ", ".join(f"{name} on {data}" for name, data in names.items())
         raise OptionError(asked, f"they were trained on different data ({said})", do="Give --data.")

@@ -16,9 +16,10 @@ FORMS = "timm:NAME, torchvision:NAME, package.module:factory"
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name has the form of one of another library: LIBRARY:NAME."""
+    """Whether a name has the form of one of another library: LIBRARY:NAME; hf:ORG/NAME names weights."""
     library, colon, factory = name.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in library.split(".")) and bool(factory)
+    module = library != "hf" and all(part.isidentifier() for part in library.split("."))
+    return module and bool(colon) and bool(factory)
 
 
 def load_foreign(name: str) -> nn.Module:

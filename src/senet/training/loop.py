@@ -305,12 +305,11 @@ class _Training:
         # Not before it is: torchrun ends all when it sees one of them end.
         self.processes.any(False)
         self._name_the_broken()
+        saved, do = f"step {self.state.step} is saved", "`senet train --resume RUN` goes on from there."
         if self.signals.asked == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"{saved}. {do}")
         raise StoppedError(
-            f"training {self.job.config.model}",
-            found=f"SIGTERM asked for its end; step {self.state.step} is saved",
-            do="`senet train --resume RUN` goes on from there.",
+            f"training {self.job.config.model}", found=f"SIGTERM asked for its end; {saved}", do=do
         )
 
     def _until_asked(self, batches: Batches) -> Iterator[Batch]:
