@@ -26,7 +26,9 @@ def test_from_training_to_evaluation(words: list[str], capsys: pytest.CaptureFix
     assert "the gates of the 13 SE blocks over the test images" in captured.out
     assert Path("runs/a/curves.png").stat().st_size > 10_000
     assert main(["eval", "runs/a", "--workers", "0"]) == 0
-    assert "ar_medium" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("runs/a on coco:")
+    assert "ar_medium" in said
     assert main(["eval", "runs/a", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     last = json.loads(Path("runs/a/metrics.jsonl").read_text().splitlines()[-1])
@@ -62,3 +64,5 @@ def test_what_is_for_classifiers_is_refused(words: list[str], capsys: pytest.Cap
     for more, said in (("--crops 10", "--crops is for classifiers"), ("runs/a", "stands beside others")):
         assert main(["eval", "runs/a", *more.split()]) == 1
         assert said in capsys.readouterr().err
+    assert main(["eval", "runs/a", "--data", "digits"]) == 1
+    assert "data 'digits': a detector needs images with boxes" in capsys.readouterr().err

@@ -29,6 +29,7 @@ def test_boxes_are_printed_and_drawn(
     out = capsys.readouterr().out
     assert out.count("png: ") == 4
     assert out.endswith("4 pictures and objects.json in found\n")
+    Path("found/mine.png").touch()
     rows = json.loads(Path("found/objects.json").read_text())
     assert [row["picture"] for row in rows] == ["0.png", "1.png", "2.png", "0-2.png"]
     for row in rows:
@@ -38,6 +39,8 @@ def test_boxes_are_printed_and_drawn(
             assert each["label"] in ("red", "blue")
             assert 0 <= each["score"] <= 1
             assert len(each["box"]) == 4
+    assert main(["predict", detector, images[1], "--out", "found"]) == 0
+    assert sorted(os.listdir("found")) == ["0.png", "mine.png", "objects.json"], "none of the start before"
 
 
 def test_for_programs_and_past_broken_images(
@@ -45,6 +48,7 @@ def test_for_programs_and_past_broken_images(
 ) -> None:
     Path("broken.jpg").write_bytes(b"no image")
     whole = str(coco_folder / "val2017" / "1.png")
+    Path("none.jpg").touch()
     assert main(["predict", detector, "broken.jpg", "none.jpg", whole, "--json"]) == 0
     captured = capsys.readouterr()
     printed = json.loads(captured.out)
@@ -137,6 +141,9 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
     with open(os.fsencode(folder / "no text ") + b"\xff\xfe.png", "wb") as file:
         file.write(encoded("L", "PNG"))
     (folder / "empty.png").touch()
+    (folder / "._whole.png").write_bytes(b"of macOS")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "whole.png").write_bytes(encoded("RGB", "PNG"))
     (folder / "half.png").write_bytes(encoded("RGB", "PNG")[:60])
     (folder / "bomb.png").write_bytes(zeros_png(60_000, 60_000, whole=False))
     (folder / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
@@ -149,7 +156,8 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
         file.truncate(2**31)
     assert main(["predict", classifier, "hostile", "--out", "found.csv"]) == 0
     out, err = capsys.readouterr()
-    lines = out.splitlines()
+    *lines, empty, last = out.splitlines()
+    assert (empty, last) == ("", "3 of 12 images in found.csv")
     assert [line.partition(": ")[0] for line in lines] == [
         r"hostile/line\nbreak \x1b[2J.png",
         r"hostile/no text \udcff\udcfe.png",
@@ -158,6 +166,7 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
     for name in ("empty", "half", "bomb", "program", "gone", "round", "endless", "pipe", "huge"):
         assert f"{name}.png" in err
     assert "folder.png" not in out + err
+    assert "._whole" not in err
     rows = rows_of("found.csv")
     assert len(rows) == 3
 
@@ -166,6 +175,7 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
     ("words", "said"),
     [
         (["a.jpg"], "reading the image"),
+        (["b.jpg", "a.jpg"], "predict b.jpg: there is no such file or folder"),
         (["a.jpg", "--top", "0"], "--top=0"),
         (["a.jpg", "--threshold", "0.5"], "--threshold is not for a classifier"),
         (["a.jpg", "--out", "found.txt"], "--out found.txt"),
@@ -176,6 +186,7 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_classifier_says_what_it_cannot(
     words: list[str], said: str, classifier: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("a.jpg").touch()
     assert main(["predict", classifier, *words]) == 1
     assert said in capsys.readouterr().err
     assert not list(Path().glob("found*"))

@@ -79,12 +79,12 @@ def test_the_order_is_that_of_the_paths(tmp_path: Path) -> None:
         str(path.relative_to(tmp_path / "in"))
         for name in classes
         for path in sorted((tmp_path / "in" / name).rglob("*"))
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
+        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file() and "/." not in str(path)
     ]
     source = ImageFolder(tmp_path / "in", classes)
     assert [source.names[index] for index in range(len(source))] == expected
     assert [classes[label] for label in source.labels] == [name.split("/")[0] for name in expected]
-    assert len(expected) == 3 * 18
+    assert len(expected) == 3 * 16
 
 
 def test_little_is_held_in_memory_and_no_image_is_touched(
@@ -107,6 +107,18 @@ def test_little_is_held_in_memory_and_no_image_is_touched(
     assert len(asked) <= 2, "the folders; no file is asked what it is"
     assert np.bincount(source.labels).tolist() == [500, 500]
     assert len(pickle.dumps(source)) / len(source) < len("cat/cat_00000000.jpeg") + 17
+
+
+def test_what_is_no_image_by_its_name_is_left_out_and_said(image_folder: Path) -> None:
+    before = open_data(f"folder:{image_folder}")
+    assert before.description.endswith("2 classes")
+    cats = image_folder / "train" / "cat"
+    (cats / ".hidden").mkdir()
+    for name in ("._0.png", ".hidden/0.png", ".DS_Store", "a.GIF", "b.gif", "c.tif", "d.tif", "README"):
+        (cats / name).write_bytes(png(0))
+    data = open_data(f"folder:{image_folder}")
+    assert data.description.endswith("2 classes; left out: 2 .gif, 2 .tif, 1 without an ending")
+    assert len(data.train) == len(before.train)
 
 
 def test_a_tools_folder_is_no_class_and_a_class_has_images(image_folder: Path) -> None:

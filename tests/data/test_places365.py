@@ -184,6 +184,7 @@ def test_a_list_of_other_images_is_noticed_at_once(root: Path) -> None:
         ("train_standard", "/a/air\0field/00000013.jpg 0", r"'/a/air\\x00field"),
         ("train_standard", "/a/airfield/00000013.jpg 0\r/a/airfield/00000014.jpg 0", r"jpg 0\\r/a/airfield"),
         ("train_standard", "/ 0", "there is '/ 0'"),
+        ("train_standard", "/a/../../secret.jpg 0", "of a NAME within the folder"),
         ("val", "Places365_val_00000004.jpg 365", "_00000004.jpg 365'"),
         ("val", "Places365_val_00000004.jpg " + "9" * 5000, "_00000004.jpg 9999"),
     ],
@@ -228,7 +229,7 @@ def test_lists_are_read_in_blocks(root: Path, monkeypatch: pytest.MonkeyPatch, b
         ("/a/airfield 0\n/a 1\n", "a/airfield is in a/"),
         (
             "/a/airfield 0\n/b/beach\n",
-            r"line 2: there is '/b/beach'\. Allowed: NAME NUMBER, without other spaces\.",
+            r"line 2: there is '/b/beach'\. Allowed: NAME NUMBER, without other spaces, of a NAME within",
         ),
     ],
 )

@@ -40,6 +40,17 @@ def test_of_the_first_images_alone_the_files_have_to_be_there(coco_folder: Path)
     assert len(open_coco(f"coco:{coco_folder}").missing) == 2
 
 
+def test_images_that_are_not_there_are_not_said_to_be_without_boxes(coco_folder: Path) -> None:
+    (coco_folder / "train2017" / "4.png").unlink()
+    assert " 0 images without boxes are left out" in open_coco(f"coco:{coco_folder}").description
+    for path in (coco_folder / "val2017").iterdir():
+        path.unlink()
+    with pytest.raises(
+        DataError, match=r"left of instances_val2017.json: 3 of its 3 images are not there, such as .*0\.png"
+    ):
+        open_coco(f"coco:{coco_folder}")
+
+
 def test_other_years(coco_folder: Path) -> None:
     with pytest.raises(DataError, match=r"there is no .*instances_train2014.json"):
         open_coco(f"coco:{coco_folder},year=2014")
@@ -79,7 +90,9 @@ def test_nothing_to_open(coco_folder: Path) -> None:
     with pytest.raises(DataError, match="the two files name other categories"):
         open_coco(f"coco:{coco_folder}")
     path.write_text(json.dumps(told | {"annotations": []}))
-    with pytest.raises(DataError, match="no box is left to train or to test on"):
+    with pytest.raises(
+        DataError, match=r"no box is left of instances_train2017.json: '?instances|no box is left of"
+    ):
         open_coco(f"coco:{coco_folder}")
     shutil.rmtree(coco_folder / "val2017")
     with pytest.raises(DataError, match=r"there is no folder .*val2017"):

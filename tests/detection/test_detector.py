@@ -41,6 +41,8 @@ def test_losses_in_training_and_boxes_in_evaluation() -> None:
         assert (each["boxes"][:, [0, 2]] <= image.shape[2]).all()
         assert set(each["labels"].tolist()) <= {1, 2, 3}
         assert each["scores"].tolist() == sorted(each["scores"].tolist(), reverse=True)
+    with pytest.raises(OptionError, match="images"):
+        model([])
 
 
 def test_every_level_of_the_pyramid_has_256_channels() -> None:

@@ -133,7 +133,8 @@ def _evaluate_detector(options: Any) -> None:
     )
     if os.environ.get("RANK", "0") == "0":
         about = {"model": options.models[0], "data": data}
-        print(json.dumps([about | found.to_dict()]) if options.json else found)
+        said = f"{about['model']} on {data}, {found.images:,} images\n\n{found}"
+        print(json.dumps([about | found.to_dict()]) if options.json else said)
         name_broken(found.broken)
 
 

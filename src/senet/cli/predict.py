@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,7 +85,6 @@ def _refuse(options: Any, names: Sequence[str], kind: str) -> None:
 
 
 def _classify(options: Any) -> None:
-    _refuse(options, ("threshold",), "classifier")
     top = _TOP if options.top is None else options.top
     batch_size = _BATCH if options.batch_size is None else options.batch_size
     require("--top", top, top >= 1, "at least 1")
@@ -103,6 +103,7 @@ def _classify(options: Any) -> None:
 
     device = device_named(options.device)
     member = member_of(options.model, options.weights, engine=options.engine, device=device)
+    _refuse(options, ("threshold",), "classifier")
     preprocessing = member.preprocessing(None, options.preprocessing)
     model: Any = member.network().eval()
     model.to(device, memory_format=torch.channels_last)
@@ -131,6 +132,8 @@ def _classify(options: Any) -> None:
     said = {"model": options.model, "images": _nested(found), "broken": broken}
     if options.out is not None:
         _save(options.out, said, found)
+        if not options.json:
+            print(f"\n{len(found):,} of {len(paths):,} images in {options.out}")
     if options.json:
         print(json.dumps(said))
     name_broken(tuple(broken))
@@ -190,7 +193,7 @@ def _detect(options: Any) -> None:
             objects = ", ".join(f"{each['label']} {each['score']:.2f}" for each in row["objects"])
             print(printable(f"{row['image']}: {objects or 'nothing'}"))
         if options.out is not None:
-            print(f"\n{len(rows)} pictures and objects.json in {options.out}")
+            print(f"\n{len(rows):,} pictures and objects.json in {options.out}")
     name_broken(broken)
 
 
@@ -225,7 +228,21 @@ def _found(
         _check_some(rows, broken, len(paths))
         if folder is not None:
             (folder / "objects.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            before = _pictures(Path(str(out)))
+    if out is not None:
+        for name in before - names.keys():  # of other images, which objects.json no longer names
+            (Path(out) / name).unlink(missing_ok=True)
     return rows, tuple(broken)
+
+
+def _pictures(folder: Path) -> set[str]:
+    """Those of an earlier start, as its objects.json names them; none where that is not one of ours."""
+    try:
+        rows = json.loads((folder / "objects.json").read_text(encoding="utf-8"))
+        names = {row["picture"] for row in rows}
+    except (OSError, ValueError, TypeError, LookupError):
+        return set()
+    return {name for name in names if name == Path(str(name)).name and name.endswith(".png")}
 
 
 def _images(given: list[str]) -> Iterator[Path]:
@@ -234,14 +251,21 @@ def _images(given: list[str]) -> Iterator[Path]:
 
     for each in given:
         path = Path(each)
+        if not os.path.lexists(path):
+            raise DataError(f"predict {each}", "there is no such file or folder")
         if not path.is_dir():
             yield path
             continue
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS)
-        inside = [file for file in inside if not file.is_dir()]
+        inside = [file for file in inside if not file.is_dir() and not _is_hidden(file, path)]
         if not inside:
             raise DataError(f"predict {each}", "no image is in this folder", ", ".join(IMAGE_ENDINGS))
         yield from inside
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether it is a system's or a tool's: macOS writes ._NAME.jpg beside NAME.jpg."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _free(name: str, taken: dict[str, Path]) -> str:

@@ -6,6 +6,7 @@ With ``categories_places365.txt`` in it, it is another layout: ``places365.py``.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,16 @@ class ImageFolder(ImageFiles):
         folder: holds the class folders.
         classes: their names, in the order of the labels; one that is not there has no images.
 
+    Attributes:
+        others: how many files beside the images end in what.
+
     Raises:
         OSError: a folder cannot be listed.
     """
 
     def __init__(self, folder: Path, classes: list[str]) -> None:
-        by_class = [Names.of(_below(str(folder), name)) for name in classes]
+        self.others: Counter[str] = Counter()
+        by_class = [Names.of(_below(str(folder), name, self.others)) for name in classes]
         labels = np.repeat(np.arange(len(classes)), [len(names) for names in by_class])
         super().__init__(folder, Names.joined(by_class), labels)
 
@@ -112,12 +117,20 @@ def _open(asked: str, place: str) -> Splits:
     return Splits(
         name=f"folder:{place}",
         description=f"{len(train):,} images to train on, {len(test):,} in {held_out.name}/ to test on, "
-        f"{len(classes):,} classes",
+        f"{len(classes):,} classes{_left_out(train.others + test.others)}",
         train=train,
         test=test,
         classes=tuple(classes),
         channels=3,
     )
+
+
+def _left_out(others: Counter[str]) -> str:
+    """Of the files that are no images by their endings, for people; empty where there are none."""
+    if not others:
+        return ""
+    named = ", ".join(f"{count:,} {ending}" for ending, count in others.most_common(3))
+    return f"; left out: {named}{', ...' if len(others) > 3 else ''}"
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -139,17 +152,24 @@ def _only_begins_with(letter: str, folder: Path) -> bool:
         return next(found, False) and all(found)
 
 
-def _below(root: str, within: str) -> Iterator[str]:
-    """The images in a folder of ``root``, by their paths in ``root``; none if there is no such folder."""
+def _below(root: str, within: str, others: Counter[str]) -> Iterator[str]:
+    """The images in a folder of ``root``, by their paths in ``root``; none if there is no such folder.
+
+    Other files are counted by their endings.
+    """
     if not os.path.isdir(f"{root}/{within}"):
         return
     with os.scandir(f"{root}/{within}") as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         # The entries know what they are; only links are followed, to a file, never to a folder.
+        if entry.name.startswith("."):
+            continue  # a system's or a tool's: macOS writes ._NAME.jpg beside NAME.jpg
         if entry.is_dir(follow_symlinks=False):
-            yield from _below(root, f"{within}/{entry.name}")
-        else:
-            stem, _, ending = entry.name.rpartition(".")
-            if stem and f".{ending.lower()}" in IMAGE_ENDINGS and entry.is_file():
+            yield from _below(root, f"{within}/{entry.name}", others)
+        elif entry.is_file():
+            ending = os.path.splitext(entry.name)[1].lower()
+            if ending in IMAGE_ENDINGS:
                 yield f"{within}/{entry.name}"
+            else:
+                others[ending or "without an ending"] += 1

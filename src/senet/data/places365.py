@@ -154,7 +154,7 @@ def _read(path: Path, below: int | None = None) -> tuple[Names, npt.NDArray[np.i
             found = _LINE.findall(block)
             part = np.array([int(number) for _, number in found], np.int64)
             count = block.count(b"\n") + (not block.endswith(b"\n"))
-            if len(found) != count or (below is not None and (part >= below).any()):
+            if len(found) != count or (below is not None and (part >= below).any()) or b".." in block:
                 _check(path, block, lines, below)
             lines += count
             texts.append(b"".join(name for name, _ in found))
@@ -170,8 +170,10 @@ def _check(path: Path, block: bytes, before: int, below: int | None) -> None:
     """Names the first line that is wrong, if one is."""
     for place, line in enumerate(block.split(b"\n"), start=before + 1):
         found = _LINE.fullmatch(line)
-        if line.strip() and (found is None or (below is not None and int(found[2]) >= below)):
-            allowed = "NAME NUMBER, without other spaces"
+        if not line.strip():
+            continue
+        if found is None or b".." in found[1].split(b"/") or (below is not None and int(found[2]) >= below):
+            allowed = "NAME NUMBER, without other spaces, of a NAME within the folder"
             raise DataError(
                 f"reading {path}, line {place}",
                 found=f"there is {os.fsdecode(line.strip()[:80])!a}",

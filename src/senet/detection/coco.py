@@ -57,9 +57,11 @@ def open_coco(data: str) -> CocoData:
             that year; ``,images=N`` the first N images of each that have boxes.
 
     Raises:
-        OptionError: the words are not of the form.
+        OptionError: the words are not of the form, or name data of another kind.
         DataError: a file is missing or is not in COCO's format, or no box is left.
     """
+    if not is_coco(data):
+        raise OptionError(f"data {data!r}", "a detector needs images with boxes", FORM)
     place, year, most = _words(data)
     root = existing_folder(f"data {data!r}", place, _LAYOUT)
     years = [each for each in ((year,) if year else _YEARS) if _annotations(root, "train", each).is_file()]
@@ -76,16 +78,21 @@ def open_coco(data: str) -> CocoData:
         raise DataError(f"data {data!r}", "the two files name other categories", "the same in both")
     learnt = train.with_boxes[: most or None]
     tested = test.with_boxes[:most] if most else np.arange(len(test.images))
-    if not len(learnt) or not len(test.with_boxes):
-        raise DataError(
-            f"data {data!r}",
-            found="no box is left to train or to test on" + (f": {train.faults[0]}" if train.faults else ""),
-            allowed="boxes of single objects",
-        )
+    for split in (train, test):
+        if not len(split.with_boxes):
+            why = f": {split.faults[0]}" if split.faults else ""
+            gone = _gone(split)
+            if gone:
+                why = f": {len(gone):,} of its {len(split.images):,} images are not there, such as {gone[0]}"
+            raise DataError(
+                f"data {data!r}",
+                found=f"no box is left of {split.path.name}{why}",
+                allowed="boxes of single objects in images that are there",
+            )
     where = f"of {test.name} to test on" if held_out else "to test on: the same, as there are no others"
     everything = np.arange(len(train.images)) if not most else learnt
     splits = [(train, everything), (test, tested)]
-    without = len(train.images) - len(train.with_boxes)
+    without = len(train.images) - len(train.with_boxes) - len(_gone(train))
     return CocoData(
         name=data,
         description=f"{len(learnt):,} images of {train.name} to train on, {len(tested):,} {where}; "
@@ -111,6 +118,11 @@ def _words(data: str) -> tuple[str, str, int]:
     if not place:
         raise OptionError(f"data {data!r}", "DIR is missing", FORM)
     return place, values["year"], int(values["images"])
+
+
+def _gone(split: Split) -> list[str]:
+    """The images that are not there."""
+    return split.missing(np.arange(len(split.images)))
 
 
 def _annotations(root: Path, split: str, year: str) -> Path:

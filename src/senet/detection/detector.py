@@ -177,10 +177,14 @@ class Detector(nn.Module):
             targets: in training, for each ``boxes`` (K, 4), as left, top, right, bottom in pixels, and
                 ``labels`` (K,), from 1.
 
+        Raises:
+            OptionError: there is no image.
+
         Returns:
             In training the four losses by name, each a mean over the images; in evaluation, for each image
             ``boxes`` (K, 4) in its own pixels, ``labels`` (K,) and ``scores`` (K,), the highest first.
         """
+        require("images", images, len(images) > 0, "one or more")
         return self.rcnn(list(images), targets)
 
     def freeze(self, *, stages: int, norms: bool) -> None:
