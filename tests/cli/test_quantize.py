@@ -25,6 +25,8 @@ def test_before_and_after(exported: str, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["quantize", exported, *words, "--json"]) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     assert [row["numbers"] for row in rows] == ["float32", "8-bit integers"]
+    assert [row["file"] for row in rows] == [exported, "a8.onnx"]
+    assert rows[0]["keep"] == "gates"
     assert rows[1]["bytes"] == Path("a8.onnx").stat().st_size
     assert main(["quantize", exported, *words, "--keep", "nothing"]) == 0
     assert "0 of 9 SE blocks in float32" in capsys.readouterr().out

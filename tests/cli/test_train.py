@@ -186,7 +186,8 @@ def test_what_cannot_go_on(
         ([], "--resume"),
         (["run", "--lr", "0.01"], "--lr"),
         (["run", "se_resnet56"], "se_resnet56"),
-        (["run", "--seed", "1"], "--seed"),
+        (["run", "--seed", "1"], "--seed with --resume: a run goes on as it was begun. Allowed: --device, "),
+        (["run", "--se.gate=sigmoid"], "begin a new run: --weights RUN starts it from these weights"),
         (["run", "--config", "run/config.yaml"], "--config"),
     ],
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senet import weights
-from senet.errors import RunError
+from senet.errors import OptionError, RunError
 from senet.runtime.processes import joined
 from senet.training.classification import Classification, prepare
 from senet.training.config import Recipe, TrainConfig
@@ -232,3 +232,10 @@ def test_overflows_of_float16_without_end_stop_the_run() -> None:
         step(next(steps), [])
     with pytest.raises(RunError, match="the gradient of layer1"):
         step(next(steps), [])
+
+
+def test_a_single_pixel_of_a_single_image_has_no_variance() -> None:
+    job = _job({"batch_size": 2, "accumulate": 2}, model="se_resnet18", data="fake:3x32x32,images=2")
+    (one, other) = next(iter(job.steps()))
+    with pytest.raises(OptionError, match=r"batch_size=2: a batch norm sees one value .* --accumulate"):
+        Step(job, print)([one, other], [])

@@ -69,5 +69,10 @@ def quantize(argv: list[str]) -> None:
         calibration=options.calibration,
         reduce_range=options.reduce_range,
     )
-    print(json.dumps(found.rows) if options.json else found)
+    if options.json:
+        about = {"data": found.data, "keep": options.keep, "calibration": options.calibration}
+        files = zip((options.file, options.out), found.rows, strict=True)
+        print(json.dumps([{"file": file} | row | about for file, row in files]))
+    else:
+        print(found)
     name_broken(found.broken)

@@ -119,6 +119,7 @@ def _resumed(argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
     parser.add_class_arguments(TrainConfig, skip=every - names)
     for name in names:
         parser.set_defaults({name: None})
+    _check_whereabouts(argv, every - names)
     values = parser.parse_args(argv).as_dict()
     path = Path(str(values["resume"]))
     if not (path / CONFIG).is_file():
@@ -130,6 +131,22 @@ def _resumed(argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:
         )
     changes = {name: values[name] for name in names if values[name] is not None}
     return dataclasses.replace(read_config(path / CONFIG), run=path, **changes), values
+
+
+def _check_whereabouts(argv: list[str], others: set[str]) -> None:
+    """Ends with an error where a word would change what a run is that goes on."""
+    from senet.training.config import WHEREABOUTS, Recipe
+
+    others = {*others, "recipe", "config", *(each.name for each in dataclasses.fields(Recipe))}
+    for word in argv:
+        if word.startswith("--") and word[2:].partition(".")[0] in others:
+            allowed = ", ".join(f"--{name}" for name in WHEREABOUTS if name != "run")
+            print(
+                f"senet train: {word} with --resume: a run goes on as it was begun. Allowed: {allowed}. For "
+                "anything else begin a new run: --weights RUN starts it from these weights.",
+                file=sys.stderr,
+            )
+            sys.exit(2)
 
 
 def _new(parser: Any, argv: list[str]) -> tuple[TrainConfig, dict[str, Any]]:

@@ -170,7 +170,10 @@ class Split:
         """Names by COCO's numbers, which have gaps, in the order of these."""
         found = self._well_formed(told, "category", {"id": _is_whole, "name": _is_text})
         if not found:
-            raise DataError(f"reading {self.path}", "it names no category", "annotations in COCO's format")
+            why = f"; {self.faults[0]}" if self.faults else ""
+            raise DataError(
+                f"reading {self.path}", f"it names no category{why}", "annotations in COCO's format"
+            )
         return {each["id"]: each["name"] for each in sorted(found, key=lambda each: int(each["id"]))}
 
     def _images(self, folder: Path, told: Mapping[str, list[Any]]) -> CocoImages:

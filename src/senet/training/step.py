@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from senet.data.stream import Batch
-from senet.errors import RunError
+from senet.errors import OptionError, RunError
 from senet.runtime.watch import meeting
 from senet.training.diagnosis import first_not_finite
 from senet.training.job import Job
@@ -98,13 +98,25 @@ class Step:
         total = torch.zeros((), device=self.job.device)
         for part, batch in enumerate(batches):
             with self._apart(part < len(batches) - 1):
-                losses = self.job.loss(batch, part, self.job.network)
+                losses = self._losses(batch, part)
                 share = losses / self.job.batch_size
                 # Processes average their gradients, where the loss is a sum over the whole batch.
                 scaled: Any = self.job.state.scaler.scale(share * self.job.processes.count)
                 scaled.backward()
             total += share.detach()
         return total
+
+    def _losses(self, batch: Batch, part: int) -> Tensor:
+        try:
+            return self.job.loss(batch, part, self.job.network)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise OptionError(
+                f"training {self.job.config.model}, batch_size={self.job.config.recipe.batch_size}",
+                found="a batch norm sees one value of each channel, a single pixel of a single image",
+                do="Raise --batch_size or --image_size; where it is split, lower --accumulate.",
+            ) from error
 
     def _apart(self, more: bool) -> AbstractContextManager[Any]:
         """Keeps the processes' gradients apart while there are more parts of the step to come."""
