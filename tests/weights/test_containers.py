@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.weights.caffe_schema import write_caffemodel
+from torch import nn
 
 import senet
 from senet import weights
@@ -110,6 +111,16 @@ def test_files_that_are_something_else(tmp_path: Path, name: str, content: bytes
     with pytest.raises(WeightsError, match=words) as error:
         open_weights(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_of_a_pickled_network_the_class_is_named(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"it holds torch\.nn\.modules\.container\.Sequential, which"
+    ) as error:
+        open_weights(tmp_path / "w.pth")
+    assert "save its state dict" in str(error.value)
+    assert str(error.value).isprintable()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Nothing in a file is executed: PyTorch's pickles are read with ``weights_only=Tr
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ from senet.weights.keys import Tensors
 from senet.weights.store import file_of, read_safetensors
 
 KINDS = "a .safetensors file, a run folder, a .pth file of a state dict, a .caffemodel file"
+
+# In what PyTorch says of a pickle that it refuses, and of one that would call something.
+_REFUSED = "WeightsUnpickler error:"
+_CODE = re.compile(r"GLOBAL (\S+)")
 
 # Under what training programs put the state dict beside other things, the first that is there.
 _WRAPPED = (
@@ -142,9 +147,19 @@ def _of_pytorch(path: Path, *, zipped: bool) -> Tensors:
     except MemoryError as error:
         raise _broken(path, "it asks for more memory than there is") from error
     except Exception as error:  # of many kinds, for a file that is not as PyTorch wrote it
-        first = str(error).strip().splitlines()[:1]
-        raise _broken(path, f"{type(error).__name__}: {first[0] if first else 'without words'}") from error
+        raise _broken(path, _said(error)) from error
     return _state(path, found)
+
+
+def _said(error: Exception) -> str:
+    """What PyTorch says, of its advice only what it is about."""
+    words = str(error).strip() or "without words"
+    code = _CODE.search(words)
+    if code:
+        return f"it holds {code[1]}, which is code and not tensors"
+    # It begins with how to run a pickle nonetheless.
+    words = words.partition(_REFUSED)[2].strip() or words
+    return f"{type(error).__name__}: {words.splitlines()[0]}"
 
 
 def _broken(path: Path, reason: str) -> WeightsError:
