@@ -68,6 +68,10 @@ def test_fresh_networks_and_those_of_others(capsys: pytest.CaptureFixture[str]) 
         (["--out", "none/a.onnx"], "there is no folder"),
         (["--out", "a.onnx", "--batch", "0"], "--batch '0'"),
         (["--out", "a.onnx", "--size", "1x2x3"], "--size '1x2x3'"),
+        (
+            ["--out", "a.onnx", "--size", "64x"],
+            "--size '64x': it is no size. Allowed: pixels, HEIGHTxWIDTH, any",
+        ),
         (["--out", "a.pt2", "--engine", "openvino"], "engine"),
         (["--out", "a.onnx", "--weights", "w.safetensors"], "the weights are of se_resnet20"),
     ],

@@ -60,7 +60,7 @@ def export(argv: list[str]) -> None:
             found="by its ending a file is known, and this is another",
             allowed=".onnx for onnx, .pt2 for pt2",
         )
-    batch: Any = options.batch if options.batch == _ANY else _number("--batch", options.batch)
+    batch = _batch(options.batch)
     size = _size(options.size)
 
     from senet.data.preprocessing import preprocessing_named
@@ -91,13 +91,19 @@ def _size(text: str | None) -> Any:
     if text in (None, _ANY):
         return text
     words = str(text).lower().split("x")
-    if len(words) > 2:
+    if len(words) > 2 or not all(map(_is_count, words)):
         raise OptionError(f"--size {text!r}", "it is no size", "pixels, HEIGHTxWIDTH, any")
-    numbers = tuple(_number("--size", word) for word in words)
+    numbers = tuple(map(int, words))
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
-def _number(option: str, word: str) -> int:
-    if not (word.isdecimal() and len(word) < 9 and int(word)):
-        raise OptionError(f"{option} {word!r}", "it is no number of at least 1", "such a number, any")
-    return int(word)
+def _batch(text: str) -> Any:
+    if text == _ANY:
+        return text
+    if not _is_count(text):
+        raise OptionError(f"--batch {text!r}", "it is no number of at least 1", "such a number, any")
+    return int(text)
+
+
+def _is_count(word: str) -> bool:
+    return word.isdecimal() and len(word) < 9 and int(word) > 0
