@@ -235,11 +235,12 @@ class Job(ABC, Generic[Found]):
         config, recipe, order = self.config, self.config.recipe, self.order()
         parameters = sum(parameter.numel() for parameter in self.state.model.parameters())
         blocks = sum(isinstance(module, SqueezeExcitation) for module in self.state.model.modules())
+        epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
         among = f" in {self.processes.count} processes" if self.processes.count > 1 else ""
         yield f"network  {config.model}: {parameters:,} parameters, {blocks} SE blocks"
         yield f"data     {config.data}: {self.data.description}"
         yield (
-            f"recipe   {config.recipe_name}: {recipe.epochs} epochs of {order.steps_per_epoch} steps, "
+            f"recipe   {config.recipe_name}: {epochs} of {order.steps_per_epoch} steps, "
             f"batch {order.batch_size}, lr {recipe.lr:g} {recipe.schedule}, "
             f"{config.precision} on {self.device}{among}, seed {config.seed}"
         )
