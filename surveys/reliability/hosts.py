@@ -121,11 +121,11 @@ class _Run:
 
     def ends(self, *hosts: Host) -> float:
         """Waits for the end on the hosts that are left; how far the weights are from those of one process."""
-        for host in hosts:
-            check(self.agents[host.name].status(600) == 0, self._said())
         alone = self._config("alone")
         words = ["-m", "surveys.reliability.in_float64", "0", *first_words(alone)]
         whole = program(sys.executable, *words)
+        for host in hosts:
+            check(self.agents[host.name].status(600) == 0, self._said())
         check(whole.status(600) == 0, whole.said)
         found, wanted = (weights.read(self.folder / name)[1] for name in ("hosts", "alone"))
         apart = max(float((found[key] - wanted[key]).abs().max()) for key in wanted)
