@@ -179,6 +179,7 @@ def test_a_hostile_folder(classifier: str, capsys: pytest.CaptureFixture[str]) -
         (["a.jpg", "--top", "0"], "--top=0"),
         (["a.jpg", "--threshold", "0.5"], "--threshold is not for a classifier"),
         (["a.jpg", "--out", "found.txt"], "--out found.txt"),
+        (["a.jpg", "--out", "folder.csv"], "there is a folder of that name"),
         (["a.jpg", "--engine", "openvino"], "None, for a network that is not exported"),
         (["a.jpg", "--preprocessing", "imagenet,size=0"], "size"),
     ],
@@ -187,6 +188,7 @@ def test_a_classifier_says_what_it_cannot(
     words: list[str], said: str, classifier: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("a.jpg").touch()
+    Path("folder.csv").mkdir()
     assert main(["predict", classifier, *words]) == 1
     assert said in capsys.readouterr().err
     assert not list(Path().glob("found*"))

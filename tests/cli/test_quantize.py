@@ -40,6 +40,7 @@ def test_before_and_after(exported: str, capsys: pytest.CaptureFixture[str]) -> 
     [
         (["--keep", "all"], "'all' is unknown"),
         (["--images", "0"], "--images=0"),
+        (["--workers", "-1"], "--workers=-1"),
         (["--most_lost", "-1"], "--most_lost=-1"),
         (["--data", "folder:none"], "none"),
     ],

@@ -1,5 +1,7 @@
 import copy
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from tests.deploy.small import network
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import senet
 from senet.deploy import onnx as onnx_files
@@ -41,9 +44,78 @@ def compared(written: nn.Module | None = None) -> Comparison:
 def test_several_batches_and_sizes() -> None:
     found = list(compared().rows("pytorch", Same(network()), no_values))
     assert [row["images"] for row in found] == [
-        f"{batch} x 3 x {size}" for batch in (1, 2, 5) for size in ("32 x 32", "64 x 96")
+        *(f"{batch} x 3 x {size}" for batch in (1, 2, 5) for size in ("32 x 32", "64 x 96")),
+        *(f"1 x 3 x {size}" for size in ("65 x 63", "17 x 17", "8 x 8", "4 x 4")),
     ]
     assert all(row["difference"] <= BOUND for row in found)
+
+
+class Sized(nn.Module):
+    """Scores by a layer for maps of 4 x 4 positions, which ``fit`` makes of images."""
+
+    def __init__(self, fit: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(64, 5)
+        self.fit = fit
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.fc(self.fit(self.conv(x)).flatten(1))
+        return scores
+
+
+def test_a_network_of_one_size_is_not_one_of_any(tmp_path: Path) -> None:
+    model = Sized(lambda x: F.avg_pool2d(x, 8)).eval()
+    for to in ("onnx", "pt2"):
+        with pytest.raises(DeploymentError, match=r"any|one size|PyTorch cannot write it"):
+            senet.export(model, tmp_path / f"a.{to}", to=to, size="any")
+        assert not list(tmp_path.iterdir())
+        senet.export(model, tmp_path / f"b.{to}", to=to, size=32)
+        (tmp_path / f"b.{to}").unlink()
+
+
+def _halved_if_large(x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(F.max_pool2d(x, 2) if x.shape[-1] > 40 else x, 1).expand(-1, -1, 4, 4)
+
+
+def _padded_if_odd(x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(F.pad(x, (0, 1)) if x.shape[-1] % 2 else x, 1).expand(-1, -1, 4, 4)
+
+
+@pytest.mark.parametrize("fit", [_halved_if_large, _padded_if_odd])
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_what_a_network_decides_by_the_size_is_not_lost(
+    to: str, fit: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(DeploymentError):
+        senet.export(Sized(fit).eval(), tmp_path / f"a.{to}", to=to, size="any")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_few_networks_take_need_not_be_taken() -> None:
+    def even_alone(images: Any) -> list[Any]:
+        assert images.shape[2] % 2 == 0, "nobody asks for others"
+        return Same(network())(images)
+
+    class Even(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2] % 2:
+                raise ValueError("odd")
+            scores: Tensor = network()(x)
+            return scores
+
+    comparison = dataclasses.replace(compared(), reference=Even())
+    found = [row["images"] for row in comparison.rows("pytorch", even_alone, no_values)]
+    assert (len(found), found[-1]) == (8, "1 x 3 x 4 x 4")
+
+
+def test_of_a_network_without_numbers_nothing_is_said_to_be_right() -> None:
+    lost = network()
+    with torch.no_grad():
+        lost.get_parameter("fc.bias").fill_(math.nan)
+    comparison = dataclasses.replace(compared(), reference=lost)
+    with pytest.raises(DeploymentError, match="the network gives no finite number"):
+        list(comparison.rows("pytorch", Same(lost), no_values))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def test_both_are_evaluated_on_the_same_images(exported: Path, tmp_path: Path) -
     assert again.same == found.same
 
 
+def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
+    said = {"preprocessing": preprocessing().to_dict()}
+    senet.export(senet.build("se_resnet20", num_classes=10).eval(), tmp_path / "a.onnx", header=said)
+    with pytest.raises(WeightsError, match=r"it gives scores of \(10,\), the data has 12 classes"):
+        quantize_and_compare(
+            tmp_path / "a.onnx", tmp_path / "b.onnx", data="fake:3x32x32,images=24,classes=12"
+        )
+    assert not (tmp_path / "b.onnx").exists()
+
+
 def test_nothing_is_left_where_too_much_is_lost(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

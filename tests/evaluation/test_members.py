@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_a_state_dict_needs_the_networks_name(path: Path) -> None:
     assert member.config is None
     network = member.network(DIGITS)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in network.state_dict().items())
+    assert not network.training
     with pytest.raises(WeightsError, match="Give --preprocessing: data"):
         member.preprocessing(DIGITS, None)
     assert member.preprocessing(DIGITS, "data").size == 8
@@ -72,6 +74,15 @@ def test_a_network_of_another_library_takes_its_weights(path: Path) -> None:
     _save(path)
     with pytest.raises(WeightsError, match="do not fit"):
         member_named(ANOTHER, str(path)).network()
+
+
+def test_a_path_is_no_network_of_another_library(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    _save(path)
+    path.rename("exp:1")
+    assert member_named("exp:1", None).config is not None
+    with pytest.raises(OptionError, match=r"Say NAME --weights timm:resnet18\.a1_in1k\."):
+        member_named("timm:resnet18.a1_in1k", None)
 
 
 def test_scores_have_to_be_of_the_datas_classes() -> None:
@@ -152,3 +163,20 @@ def test_a_size_that_a_network_cannot_take() -> None:
     check_size(model, Preprocessing(1, 9, 9, (0.5,), (0.5,)), "a")
     with pytest.raises(OptionError, match=r"^'a' on images of 8x8: .*Set another --size"):
         check_size(model, Preprocessing(1, 8, 8, (0.5,), (0.5,)), "a")
+
+
+def test_looking_at_the_size_changes_nothing() -> None:
+    model = senet.build("se_resnet20", in_channels=1).train()
+    before = copy.deepcopy(model.state_dict())
+    check_size(model, PREPROCESSING, "x")
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_what_gives_no_scores() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    with pytest.raises(WeightsError, match="'x': it gives a tuple"):
+        check_size(Two(), PREPROCESSING, "x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from senet.graph.attention import channel_gates
 from senet.graph.examples import trace_with
 from senet.graph.flow import Flow
 from senet.graph.trace import Call, Example
-from senet.insertion.plan import check_unwrapped
+from senet.insertion.plan import check_unwrapped, copied
 
 Values = Mapping[str, Tensor | float | Sequence[float]]
 
@@ -65,7 +64,7 @@ def fold(
 ) -> tuple[nn.Module, FoldReport]:
     """``fold_gates``, with its report."""
     check_unwrapped(model)
-    network = copy.deepcopy(model)
+    network = copied(model)
     for module in network.modules():
         # Who records the gates of the given network shall not see those of this one.
         if isinstance(module, SqueezeExcitation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from senet.errors import AccelerationError, OptionError
 from senet.graph.examples import trace_with
 from senet.graph.flow import Flow
 from senet.graph.trace import Example
-from senet.insertion.plan import check_unwrapped
+from senet.insertion.plan import check_unwrapped, copied
 from senet.tables import Table
 
 _WORDS = {
@@ -154,7 +153,7 @@ def _rewritten(
     asked: str, model: nn.Module, kinds: Sequence[str], example: Example | None
 ) -> tuple[nn.Module, SimplifyReport]:
     check_unwrapped(model)
-    network = copy.deepcopy(model).eval()
+    network = copied(model).eval()
     for module in network.modules():
         # Who records the gates of the given network shall not see those of this one.
         if isinstance(module, SqueezeExcitation):

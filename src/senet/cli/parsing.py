@@ -89,6 +89,8 @@ def check_file(option: str, path: str | None, *endings: str) -> None:
     check_choice(asked, Path(path).suffix, endings)
     if not folder.is_dir():
         raise DataError(asked, f"there is no folder {folder}", do="Make it first.")
+    if Path(path).is_dir():
+        raise DataError(asked, "there is a folder of that name", do="Name a file.")
     require_writable(asked, folder)
 
 

@@ -52,6 +52,7 @@ def quantize(argv: list[str]) -> None:
         images = _IMAGES if options.calibration == "minmax" else _FEW
     require("--images", images, images >= 1, "at least 1")
     require("--batch_size", options.batch_size, options.batch_size >= 1, "at least 1")
+    require("--workers", options.workers, options.workers is None or options.workers >= 0, "at least 0")
     require("--most_lost", options.most_lost, options.most_lost >= 0, "at least 0")
 
     from senet.deploy.cost import quantize_and_compare

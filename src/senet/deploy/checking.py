@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from senet.acceleration.comparison import relative_change
 from senet.deploy.engines import Session
-from senet.errors import DeploymentError
+from senet.errors import DeploymentError, first_line
 from senet.insertion.surgery import outputs
 
 # Bar for an artefact: of the largest number of an output, in float32.
@@ -47,24 +47,55 @@ class Comparison:
 
     def rows(self, engine: str, session: Session, values: Values) -> Iterator[dict[str, Any]]:
         """A row a comparison; raises DeploymentError at the first that fails."""
-        for images in self._images():
-            with torch.no_grad():
-                # Some networks write into their images.
-                wanted = outputs(self.reference, images.clone())
+        for images, needed in self._images():
+            wanted = self._wanted(images, needed)
+            if wanted is None:
+                continue
             given = [torch.from_numpy(each) for each in session(images.contiguous().numpy())]
             error = _difference(wanted, given)
             if not error <= BOUND:
                 self._judge(engine, images, wanted, given, values)
             yield {"engine": engine, "images": " x ".join(map(str, images.shape)), "difference": error}
 
-    def _images(self) -> Iterator[Tensor]:
+    def _wanted(self, images: Tensor, needed: bool) -> list[Tensor] | None:
+        """What the network gives; None where it takes no such images, and need not."""
+        try:
+            with torch.no_grad():
+                # Some networks write into their images.
+                wanted = outputs(self.reference, images.clone())
+        except Exception as error:  # of a network of others anything can be expected
+            if not needed:
+                return None
+            shape = tuple(images.shape)
+            raise DeploymentError(
+                self.asked,
+                found=f"the network does not run on images of {shape} ({first_line(error)})",
+                do="Ask for one size, and one batch.",
+            ) from error
+        if not all(each.isfinite().any() for each in wanted):
+            raise DeploymentError(
+                self.asked,
+                found="the network gives no finite number to compare with: nothing is written",
+                do="Its weights may be lost: look whether they are finite.",
+            )
+        return wanted
+
+    def _images(self) -> Iterator[tuple[Tensor, bool]]:
+        """Images, and whether the network has to take them: of free sizes there are some that few do."""
         batches = _BATCHES if 0 in self.free else (len(self.example),)
         height, width = self.example.shape[2:]
-        sizes = [(height, width), (height + 32, width + 64)] if 2 in self.free else [(height, width)]
+        sizes = [(height, width)]
+        others: list[tuple[int, int]] = []
+        if 2 in self.free:
+            sizes += [(height + 32, width + 64)]
+            # What a network does with odd sizes and small ones alone, a file may have lost.
+            others = [(height + 33, width + 31), (height // 2 | 1, width // 2 | 1)]
+            others += [(max(1, height // part), max(1, width // part)) for part in (4, 8)]
         generator = torch.Generator().manual_seed(0)
-        for batch, spatial in product(batches, sizes):
-            shape = (batch, self.example.shape[1], *spatial)
-            yield noise(shape, self.example.dtype, generator).contiguous(memory_format=torch.channels_last)
+        shapes = [(batch, *size, True) for batch, size in product(batches, sizes)]
+        for batch, *size, needed in shapes + [(batches[0], *size, False) for size in others]:
+            images = noise((batch, self.example.shape[1], *size), self.example.dtype, generator)
+            yield images.contiguous(memory_format=torch.channels_last), needed
 
     def _judge(
         self, engine: str, images: Tensor, wanted: list[Tensor], given: list[Tensor], values: Values

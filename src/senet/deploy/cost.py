@@ -25,7 +25,7 @@ from senet.deploy.members import exported_member
 from senet.deploy.quantization import Quantized, check_quantization, quantize
 from senet.errors import DeploymentError, OptionError
 from senet.evaluation.classification import Evaluation, Scored, batches_of, evaluate
-from senet.evaluation.members import Member
+from senet.evaluation.members import Member, check_scores, check_size
 from senet.tables import Table
 
 # Of one image, in turns, after some to warm up.
@@ -132,6 +132,7 @@ def quantize_and_compare(
     splits = open_data(name)
     prepared = member.preprocessing(splits, preprocessing)
     member.check_classes(splits)
+    check_scores(check_size(member.network(), prepared, member.name), member.name, splits)
     fixed = member.artefact.input[0]
     batch_size = batch_size if fixed < 0 else fixed
     calibrating = _batches(splits.train, prepared, images, batch_size, whole=fixed > 0)

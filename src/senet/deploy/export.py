@@ -26,11 +26,19 @@ from senet.deploy.blocks import deploy
 from senet.deploy.checking import Comparison, noise
 from senet.deploy.engines import ENGINES, PYTORCH, opened
 from senet.deploy.forms import FromPixels
-from senet.errors import DeploymentError, MissingExtraError, check_choice, first_line, require
+from senet.errors import (
+    AccelerationError,
+    DeploymentError,
+    MissingExtraError,
+    OptionError,
+    check_choice,
+    first_line,
+    require,
+)
 from senet.evaluation.members import said_preprocessing
 from senet.files import replacing
 from senet.graph.examples import trace_with
-from senet.insertion.plan import check_unwrapped
+from senet.insertion.plan import check_unwrapped, copied
 from senet.insertion.surgery import is_simplified
 from senet.models.registry import NetworkConfig, info
 from senet.tables import Table
@@ -39,6 +47,9 @@ Batch = int | Literal["any"]
 Size = int | tuple[int, int] | Literal["any"] | None
 
 FORMATS = ("onnx", "pt2")
+
+# Of an ONNX file: beyond, PyTorch writes the weights beside it, under a name that is not the file's.
+_MOST_BYTES = 3 * 2**29
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,13 @@ def export(
 
     reference = _reference(asked, model)
     example = _example(reference, made_for)
+    if prepared is not None and prepared.channels != example.shape[1]:
+        raise OptionError(
+            asked,
+            found=f"the preprocessing is for images of {prepared.channels} channels, the network takes "
+            f"{example.shape[1]}",
+            do="Give the preprocessing that it was trained with.",
+        )
     network, blocks, left = _network(asked, reference, example, simplify, blocked=engine == "onnxruntime")
     if pixels and prepared is not None:
         reference, network = (
@@ -181,6 +199,8 @@ def export(
     text = headers.written(asked, said, network=_name(model), simplified=simplify, engine=engine)
     # Small convolutions are several times as fast so on a CPU.
     reference.to(memory_format=torch.channels_last)
+    if to == "onnx":
+        _check_one_file(asked, network)
     compared = Comparison(asked, reference, network, example, free)
     write = _onnx if to == "onnx" else _pt2
     try:
@@ -281,6 +301,17 @@ def _for_size(prepared: Preprocessing, size: Any) -> Preprocessing:
     return dataclasses.replace(prepared, size=size[0], resize=resize)
 
 
+def _check_one_file(asked: str, network: nn.Module) -> None:
+    """Raises DeploymentError where the exporter would put the weights into a second file."""
+    size = sum(each.nbytes for each in network.state_dict().values())
+    if size > _MOST_BYTES:
+        raise DeploymentError(
+            asked,
+            found=f"its weights take {size:,} bytes, and an ONNX file holds no more than {_MOST_BYTES:,}",
+            do='Write it with to="pt2".',
+        )
+
+
 def _name(model: nn.Module) -> str:
     config = getattr(model, "config", None)
     named = isinstance(config, NetworkConfig) and not is_simplified(model)
@@ -309,7 +340,7 @@ def _reference(asked: str, model: nn.Module) -> nn.Module:
             allowed="networks in float32",
             do="Convert it with .float().",
         )
-    reference = copy.deepcopy(model).cpu().eval()
+    reference = copied(model).cpu().eval()
     decelerated(reference)
     return reference
 
@@ -335,7 +366,12 @@ def _network(
 ) -> tuple[nn.Module, int, list[Left]]:
     """A copy of the network as it is written, how many SE blocks have their form, and those that do not."""
     if simplify:
-        network, _ = rewritten(asked, model, (NORM, SQUEEZE), example)
+        try:
+            network, _ = rewritten(asked, model, (NORM, SQUEEZE), example)
+        except AccelerationError as error:
+            raise DeploymentError(
+                asked, f"it cannot be simplified ({error})", do="Say simplify=False, or --simplify false."
+            ) from error
     else:
         network = copy.deepcopy(model)
     placed, left = deploy(network, example, blocked=blocked)

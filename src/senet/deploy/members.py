@@ -13,7 +13,7 @@ from senet.data import Splits
 from senet.data.preprocessing import Preprocessing
 from senet.deploy.artefact import Artefact, ExportedNetwork, is_artefact, opened_artefact
 from senet.errors import OptionError, require
-from senet.evaluation.members import Member, member_named
+from senet.evaluation.members import Member, member_named, said_preprocessing
 from senet.models import load, weights_named
 from senet.models.foreign import is_foreign
 
@@ -44,6 +44,13 @@ class ExportedMember(Member):
         """How images are prepared, with pixels as they are where the file takes these."""
         found = super().preprocessing(splits, words)
         return _Pixels.from_dict(found.to_dict()) if self.artefact.pixels else found
+
+    def _size_of_images(self) -> int:
+        fixed = self.artefact.input[2]
+        if fixed > 0:
+            return fixed
+        said = "preprocessing" in self.header
+        return said_preprocessing(self.name, self.header).size if said else super()._size_of_images()
 
 
 def network_named(name: str, weights: str | None = None) -> tuple[nn.Module, Mapping[str, Any] | None]:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 from torch.fx import Interpreter
+from torch.utils._pytree import tree_leaves
 
 from senet.deploy import header
 from senet.deploy.quiet import quiet
-from senet.errors import WeightsError, first_line
+from senet.errors import DeploymentError, WeightsError, first_line
 
 # In the archive, below its folder.
 _FILES = re.compile(
@@ -146,7 +147,8 @@ class Program:
     def __init__(
         self, path: str | Path, device: str | torch.device = "cpu", *, trusted: bool = False
     ) -> None:
-        exported, said = read(Path(path), trusted=trusted)
+        self.path = Path(path)
+        exported, said = read(self.path, trusted=trusted)
         self.header = header.read(path, said)
         self.device = torch.device(device)
         try:
@@ -163,10 +165,14 @@ class Program:
             raise WeightsError(f"reading {str(path)!r}", "it takes no images", "(N, C, H, W)")
 
     def __call__(self, images: Any) -> list[Any]:
-        """What the network gives for images (N, C, H, W)."""
-        with torch.inference_mode():
-            given = self.module(torch.from_numpy(images).to(self.device))
-        return [each.cpu().numpy() for each in (given if isinstance(given, tuple | list) else [given])]
+        """What the network gives for images (N, C, H, W); DeploymentError where it takes others."""
+        try:
+            with torch.inference_mode():
+                given = self.module(torch.from_numpy(images).to(self.device))
+        except Exception as error:  # as AssertionError, of a guard that PyTorch wrote
+            found = f"PyTorch cannot run it on images {images.shape} ({first_line(error)})"
+            raise DeploymentError(f"{str(self.path)!r}", found) from error
+        return [each.cpu().numpy() for each in tree_leaves(given) if isinstance(each, Tensor)]
 
 
 def values(module: torch.fx.GraphModule, images: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from senet import weights as weight_files
 from senet.data import Splits
 from senet.data.preprocessing import SMALL, Preprocessing, preprocessing_for, preprocessing_named
-from senet.errors import OptionError, WeightsError
+from senet.errors import OptionError, WeightsError, first_line
+from senet.evaluation.classification import evaluating
 from senet.models import NetworkConfig, build, info, list_models, load, network_of, weights_named
 from senet.models.foreign import is_foreign
 
@@ -39,7 +40,7 @@ class Member:
     config: NetworkConfig | None
 
     def network(self, splits: Splits | None = None) -> nn.Module:
-        """The network with its weights; of a name of ours, for the data's classes and channels."""
+        """The network in evaluation mode; of a name of ours, for the data's classes and channels."""
         if self.config is not None:
             return load(weight_files.recognise(self.weights))
         if is_foreign(self.name):
@@ -49,7 +50,7 @@ class Member:
         if splits is None:
             return build(self.name, weights=self.weights).eval()
         classes, channels = len(splits.classes), splits.channels
-        return build(self.name, num_classes=classes, in_channels=channels, weights=self.weights)
+        return build(self.name, num_classes=classes, in_channels=channels, weights=self.weights).eval()
 
     def check_classes(self, splits: Splits) -> None:
         """Raises WeightsError where the weights know other classes than the data has, or another order."""
@@ -148,7 +149,14 @@ def member_named(name: str, weights: str | None) -> Member:
     foreign = is_foreign(name)
     source = weights if foreign or weights is not None else weights_named(name)
     if source is None:
-        raise OptionError(f"{name!r}", "a network fresh from its name knows nothing", do="Give --weights.")
+        tagged = name.startswith("timm:") and "." in name
+        raise OptionError(
+            f"{name!r}",
+            found="a name with a tag is one of weights"
+            if tagged
+            else "a network fresh from its name knows nothing",
+            do=f"Say NAME --weights {name}." if tagged else "Give --weights.",
+        )
     found = weight_files.recognise(source)
     known = weights is None or "network" in found.header
     config = network_of(found) if known and not foreign else None
@@ -189,10 +197,10 @@ def changed(
 def check_size(
     model: nn.Module, preprocessing: Preprocessing, name: str, *, option: str = "--size"
 ) -> Tensor:
-    """What the network, in evaluation mode, gives for an image of this size; OptionError if it cannot.
+    """What the network gives for an image of this size in evaluation; OptionError if it cannot.
 
     Args:
-        model: the network.
+        model: the network; it stays as it is.
         preprocessing: decides the size.
         name: of the network, for the error.
         option: that would change the size.
@@ -201,15 +209,19 @@ def check_size(
     # What another engine runs has no parameters, and is on the CPU.
     device = next(model.parameters(), torch.empty(0)).device
     try:
-        with torch.inference_mode():
-            scores: Tensor = model(torch.zeros(1, preprocessing.channels, size, size, device=device))
-            return scores
-    except (RuntimeError, ValueError) as error:
+        with torch.inference_mode(), evaluating(model):
+            scores = model(torch.zeros(1, preprocessing.channels, size, size, device=device))
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         raise OptionError(
             f"{name!r} on images of {size}x{size}",
-            found=f"the network cannot take them ({str(error).splitlines()[0]})",
+            found=f"the network cannot take them ({first_line(error)})",
             do=f"Set another {option}.",
         ) from error
+    if not isinstance(scores, Tensor):
+        raise WeightsError(
+            f"{name!r}", f"it gives a {type(scores).__name__}", "a classifier: scores (N, classes)"
+        )
+    return scores
 
 
 def check_scores(scores: Tensor, name: str, splits: Splits) -> None:

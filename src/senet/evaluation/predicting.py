@@ -80,7 +80,7 @@ def predict(
 
     Raises:
         RunError: a process that prepares images has died.
-        WeightsError: the network gives other scores than there are classes.
+        WeightsError: the network gives other scores than there are classes, or no numbers.
     """
     images = Images(Pictures(paths, preprocessing.channels), preprocessing.evaluation(), seed=0)
     order = BatchesInOrder(len(paths), batch_size)
@@ -141,4 +141,10 @@ def _check(scores: Tensor, classes: Sequence[str]) -> None:
             found=f"the network gives {tuple(scores.shape[1:])} for an image, and there are {len(classes)} "
             "names of classes",
             do="Name a classifier.",
+        )
+    if not scores.isfinite().all():
+        raise WeightsError(
+            "predict",
+            found="the network gives scores that are no finite numbers",
+            do="Its weights may be lost: look whether they are finite.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fnmatch
 from collections import Counter
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from senet.block import SEConfig
-from senet.errors import InsertionError, OptionError, TraceError, did_you_mean, require
+from senet.errors import InsertionError, OptionError, TraceError, did_you_mean, first_line, require
 from senet.graph.examples import trace_with
 from senet.graph.trace import Example, Graph
 from senet.insertion.placement import STACKS, placement_named
@@ -223,6 +224,19 @@ def _parts(module: nn.Module, path: str) -> Iterator[tuple[str, Graph, Example]]
             except TraceError:
                 pass
         yield from _parts(child, below)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy; InsertionError where PyTorch makes none."""
+    try:
+        found: nn.Module = copy.deepcopy(model)
+        return found
+    except RuntimeError as error:
+        raise InsertionError(
+            f"a copy of a {type(model).__name__}",
+            found=f"PyTorch makes none ({first_line(error)})",
+            do="Take out what computes its weights: torch.nn.utils.remove_weight_norm, prune.remove.",
+        ) from error
 
 
 def check_unwrapped(model: nn.Module) -> None:

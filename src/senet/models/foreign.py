@@ -16,10 +16,10 @@ FORMS = "timm:NAME, torchvision:NAME, package.module:factory"
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a name has the form of one of another library: LIBRARY:NAME; hf:ORG/NAME names weights."""
+    """Whether a name is LIBRARY:NAME, and neither hf:ORG/NAME, which are weights, nor a path that exists."""
     library, colon, factory = name.partition(":")
     module = library != "hf" and all(part.isidentifier() for part in library.split("."))
-    return module and bool(colon) and bool(factory)
+    return module and bool(colon) and bool(factory) and not os.path.lexists(name)
 
 
 def load_foreign(name: str) -> nn.Module:

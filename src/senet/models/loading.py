@@ -33,7 +33,7 @@ def load(model: str | Path | Weights, *, layout: str | None = None) -> nn.Module
     if layout is not None:
         check_choice(f"load(layout={layout!r})", layout, LAYOUTS)
     if isinstance(model, str | Path):
-        if is_foreign(str(model)) and not _is_weights(model):
+        if is_foreign(str(model)):
             return load_foreign(str(model)).eval()
         named = weights_named(model)
         if named is None:
