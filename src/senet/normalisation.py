@@ -109,6 +109,11 @@ def is_batch_norm(module: nn.Module) -> bool:
     return known and isinstance(getattr(module, "drop", None), nn.Identity | None)
 
 
+def learns_statistics(module: nn.Module) -> bool:
+    """Whether it is a batch norm of any kind, also of one that this file cannot read."""
+    return is_batch_norm(module) or isinstance(module, _BatchNorm)
+
+
 def activation_within(norm: nn.Module) -> nn.Module | None:
     """The activation that is part of the norm, None where it has none."""
     act: nn.Module | None = getattr(norm, "act", None)

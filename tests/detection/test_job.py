@@ -7,11 +7,13 @@ import pytest
 import torch
 from tests.detection.small import OPTIONS, config
 from tests.together import together
+from torch import nn
+from torchvision.models import resnet18
 
 import senet
 from senet import SqueezeExcitation, detection
 from senet.detection.job import Detection, prepare
-from senet.errors import DataError, OptionError, WeightsError
+from senet.errors import DataError, OptionError, RunError, WeightsError
 from senet.normalisation import is_batch_norm
 from senet.runtime.processes import Processes
 from senet.training.config import read_config
@@ -201,11 +203,13 @@ def test_images_are_normalised_as_the_weights_want_it_also_when_a_run_goes_on(
     assert detection.load(tmp_path / "run").config.std == (0.25, 0.5, 0.5)
     started = prepare(config(coco_folder, weights=str(tmp_path / "run"))).state.model
     assert started.config.mean == (0.5, 0.5, 0.5)
+    # By the same words, as a launcher says them, with weights that are gone.
+    same = dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, epochs=1))
+    auto = detection.train(same, resume="auto")
+    assert auto.job.state.model.config.mean == (0.5, 0.5, 0.5)
 
 
 def test_a_network_in_place_of_the_named_one_is_not_said_to_be_it(coco_folder: Path) -> None:
-    from torchvision.models import resnet18
-
     options = {key: value for key, value in OPTIONS.items() if key != "width"}
     job = prepare(config(coco_folder, options=options), backbone=resnet18())
     assert job.header()["detector"]["backbone"]["foreign"] == "torchvision.models.resnet:ResNet"
@@ -219,6 +223,37 @@ def test_norms_of_frozen_stages_stay_as_they_are(coco_folder: Path) -> None:
     for name, norm in norms.items():
         assert norm.training == (trunk.stage_of(name) > 3), name
     assert len({norm.training for norm in norms.values()}) == 2
+
+
+def test_weights_that_are_not_finite_reach_no_file(coco_folder: Path, tmp_path: Path) -> None:
+    recipe = {"epochs": 1, "batch_size": 6, "lr": 3e38, "warmup": 0.0}
+    with pytest.raises(RunError, match=r"the weights of epoch 1: .* is not finite"):
+        detection.train(config(coco_folder, run=tmp_path / "run", recipe=recipe))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+class Norm(nn.BatchNorm2d):
+    """One of a user's own."""
+
+
+@pytest.mark.parametrize(("norm", "affine"), [(Norm, True), (nn.BatchNorm2d, False)])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_norms_of_other_kinds_are_frozen_and_learn_like_all(
+    norm: type[nn.BatchNorm2d], affine: bool, frozen: bool, coco_folder: Path
+) -> None:
+    network = resnet18(norm_layer=norm)
+    for each in network.modules():
+        if isinstance(each, norm) and not affine:
+            each.weight = each.bias = None  # type: ignore[assignment]
+    options = {key: value for key, value in OPTIONS.items() if key != "width"}
+    how = config(coco_folder, options=options, recipe={"frozen_norms": frozen, "frozen_stages": 2})
+    job = prepare(how, backbone=network)
+    job.train_mode(0)
+    training = {name: each.training for name, each in network.named_modules() if type(each) is norm}
+    # One without parameters, beside layers that learn, is not known to be of a frozen stage.
+    learning = ("layer2", "layer3", "layer4", *([] if affine else ["bn1"]))
+    wanted = set() if frozen else {name for name in training if name.startswith(learning)}
+    assert {name for name, each in training.items() if each} == wanted
 
 
 def test_norms_that_cannot_share_are_told(coco_folder: Path) -> None:

@@ -1,4 +1,6 @@
+import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -59,6 +61,65 @@ def test_who_does_not_come_is_named(store: TCPStore) -> None:
     store.delete_key("senet/attempt")
     with pytest.raises(RunError, match=r"nothing was heard of rank 0"):
         met(store, 1, 3, 0.2)
+
+
+def test_all_who_have_come_name_the_one_who_has_not(store: TCPStore) -> None:
+    said: dict[int, str] = {}
+
+    def one(rank: int) -> None:
+        try:
+            met(TCPStore("127.0.0.1", store.port, is_master=False), rank, 3, 1.0)
+        except RunError as error:
+            said[rank] = str(error)
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in (0, 1)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert said.keys() == {0, 1}
+    assert all("nothing was heard of rank 2." in words for words in said.values())
+
+
+def test_one_that_comes_late_is_waited_for(store: TCPStore) -> None:
+    found: dict[int, str] = {}
+
+    def one(rank: int, delay: float) -> None:
+        time.sleep(delay)
+        found[rank] = met(TCPStore("127.0.0.1", store.port, is_master=False), rank, 3, 20.0)
+
+    threads = [threading.Thread(target=one, args=each) for each in ((0, 0.0), (1, 0.0), (2, 1.5))]
+    for each in threads:
+        each.start()
+    threads[1].join(1.0)
+    assert not found, "nobody goes on without it"
+    for each in threads:
+        each.join()
+    assert len({*found.values()}) == 1
+    assert len(found) == 3
+
+
+def test_who_had_the_store_has_given_up() -> None:
+    """The others, who began later, say what it said last."""
+
+    class Gone:
+        looks = 0
+
+        def set(self, key: str, value: str) -> None:
+            self.own = value
+
+        def check(self, keys: list[str]) -> bool:
+            self.looks += 1
+            if self.looks > 1:
+                raise RuntimeError("Connection reset by peer")
+            return True
+
+        def multi_get(self, keys: list[str]) -> list[bytes]:
+            offer = {"attempt": "a", "here": {"1": self.own, "2": None}, "missing": ["1", "2"]}
+            return [json.dumps(offer).encode()]
+
+    with pytest.raises(RunError, match=r"nothing was heard of rank 2\."):
+        met(Gone(), 1, 3, 20.0)  # type: ignore[arg-type]
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

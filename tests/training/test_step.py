@@ -234,6 +234,22 @@ def test_overflows_of_float16_without_end_stop_the_run() -> None:
         step(next(steps), [])
 
 
+def test_parameters_that_are_not_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of PyTorch, which speaks of them by their numbers."""
+    job = _job()
+
+    def loss(*_: object) -> Tensor:
+        raise RuntimeError(
+            "Expected to have finished reduction in the prior iteration before starting a new one. ... "
+            "Parameter indices which did not receive grad for rank 1: 0 2\n In addition, ..."
+        )
+
+    monkeypatch.setattr(type(job), "loss", loss)
+    names = [name for name, _ in job.state.model.named_parameters()]
+    with pytest.raises(RunError, match=f"parameters got no gradient: {names[0]}, {names[2]}"):
+        Step(job, print)([next(iter(job.steps()))[0]], [])
+
+
 def test_a_single_pixel_of_a_single_image_has_no_variance() -> None:
     job = _job({"batch_size": 2, "accumulate": 2}, model="se_resnet18", data="fake:3x32x32,images=2")
     (one, other) = next(iter(job.steps()))

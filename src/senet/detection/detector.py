@@ -21,7 +21,7 @@ from senet.errors import MissingExtraError, OptionError, WeightsError, did_you_m
 from senet.insertion.surgery import insert
 from senet.models import NetworkConfig, info, list_models
 from senet.models.foreign import is_foreign, load_foreign
-from senet.normalisation import is_batch_norm
+from senet.normalisation import learns_statistics
 from senet.weights import Weights
 from senet.weights.sources import locate
 from senet.weights.store import header_of, read
@@ -202,7 +202,7 @@ class Detector(nn.Module):
     @property
     def norms(self) -> list[nn.Module]:
         """The batch norms of the trunk; there are none elsewhere."""
-        return [module for module in self.trunk.modules() if is_batch_norm(module)]
+        return [module for module in self.trunk.modules() if learns_statistics(module)]
 
 
 class _Pyramid(nn.Module):

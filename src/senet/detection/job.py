@@ -197,7 +197,9 @@ def _detector(config: TrainConfig, data: CocoData, given: nn.Module | None) -> t
         found = weight_files.recognise(config.weights) if ours else weight_files.as_they_are(config.weights)
     options = {**_images_of(found), **config.options}
     own: dict[str, Any] = {
-        key: tuple(value) if key in _OF_IMAGES else value for key, value in options.items() if key in _OWN
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in options.items()
+        if key in _OWN
     }
     backbone = _backbone(config, name) if given is None else config_of(given)
     settings = DetectorConfig(backbone, len(data.classes), **own)

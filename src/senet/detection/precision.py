@@ -160,7 +160,8 @@ def precision(found: Found, data: CocoData, *, broken: tuple[str, ...] = ()) -> 
         raise MissingExtraError.of("faster-coco-eval", extra="detection", need="average precision") from error
     truth = COCO(_as_coco(data))
     said = found.copy()
-    said[:, [0, 6]] += 1
+    said[:, 0] = _numbers(data)[said[:, 0].astype(np.int64)]
+    said[:, 6] += 1
     results = truth.loadRes(said)
     run = COCOeval_faster(truth, results, iouType="bbox", print_function=_silent)
     run.evaluate()
@@ -177,7 +178,7 @@ def _as_coco(data: CocoData) -> dict[str, Any]:
 
     COCO's own numbers may be larger than what the metric's floats hold.
     """
-    images, boxes = data.test, data.test.boxes
+    images, boxes, numbers = data.test, data.test.boxes, _numbers(data).tolist()
     annotations = []
     for image in range(len(images)):
         own = boxes.of(image)
@@ -186,7 +187,7 @@ def _as_coco(data: CocoData) -> dict[str, Any]:
             annotations.append(
                 {
                     "id": number + 1,
-                    "image_id": image + 1,
+                    "image_id": numbers[image],
                     "category_id": int(boxes.labels[number]) + 1,
                     "bbox": [left, top, right - left, bottom - top],
                     "area": float(boxes.areas[number]),
@@ -196,11 +197,16 @@ def _as_coco(data: CocoData) -> dict[str, Any]:
     return {
         "images": [
             {"id": number, "width": int(width), "height": int(height)}
-            for number, (width, height) in enumerate(images.sizes, 1)
+            for number, (width, height) in zip(numbers, images.sizes, strict=True)
         ],
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(data.classes, 1)],
     }
+
+
+def _numbers(data: CocoData) -> npt.NDArray[np.int64]:
+    """A number from 1 for each image, in the order of COCO's, which decides between equal scores."""
+    return np.argsort(np.argsort(data.test.ids)) + 1
 
 
 def _rows(number: int, found: dict[str, torch.Tensor]) -> Found:

@@ -80,7 +80,8 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
     ``torchrun`` keeps one store over its restarts, in which a new attempt finds the addresses of the dead,
     and a second connection of one attempt those of the first. Its count of restarts does not tell them
     apart: it stays as it is when hosts come or go, and differs among hosts. So each process brings a number
-    that nobody had before, and the first makes a list of those that are there now, which all confirm.
+    that nobody had before, and the first makes a list of those that are there now, which all confirm, and
+    says who is still missing.
 
     Args:
         store: that all of them reach.
@@ -93,27 +94,33 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
     """
     own, parent = secrets.token_hex(8), os.getppid()
     others = [str(each) for each in range(1, count)]
+    missing: Sequence[str] = ["0"] if rank else others
     until, pause = time.monotonic() + timeout, _SOON
     if rank:
         store.set(f"senet/here/{rank}", own)
     while True:
-        if rank:
-            missing = ["0"]
-            offer = json.loads(values(store, ["senet/attempt"])[0] or "null")
-            if offer is not None and len(offer["here"]) == len(others) and offer["here"][str(rank)] == own:
-                store.set(f"senet/seen/{rank}", offer["attempt"])
-                return f"senet/{offer['attempt']}"
-        else:
-            here = dict(zip(others, values(store, [f"senet/here/{each}" for each in others]), strict=True))
-            store.set("senet/attempt", json.dumps({"attempt": own, "here": here}))
-            seen = values(store, [f"senet/seen/{each}" for each in others])
-            missing = [each for each, attempt in zip(others, seen, strict=True) if attempt != own]
-            if not missing:
-                return f"senet/{own}"
-        if time.monotonic() > until:
+        attempt, is_over = own, time.monotonic() > until
+        try:
+            if rank:
+                offer = json.loads(values(store, ["senet/attempt"])[0] or "null")
+                if offer is not None and offer["here"].get(str(rank)) == own:
+                    attempt, missing = offer["attempt"], offer["missing"]
+                    store.set(f"senet/seen/{rank}", attempt)
+            else:
+                came = values(store, [f"senet/here/{each}" for each in others])
+                seen = values(store, [f"senet/seen/{each}" for each in others])
+                missing = [each for each, confirmed in zip(others, seen, strict=True) if confirmed != own]
+                offer = {"attempt": own, "here": dict(zip(others, came, strict=True)), "missing": missing}
+                store.set("senet/attempt", json.dumps(offer))
+        except RuntimeError:  # who has the store has waited long enough
+            is_over = True
+        if not missing:
+            return f"senet/{attempt}"
+        if is_over:
+            silent = [each for each in missing if each != str(rank)] or ["0"]
             raise RunError(
                 f"{count} processes that work together",
-                found=f"in {timeout:g} s nothing was heard of {ranks(missing)}",
+                found=f"in {timeout:g} s nothing was heard of {ranks(silent)}",
                 do="Look at the output of those, or of their hosts.",
             )
         if os.getppid() != parent:  # the next attempt is not to meet with what is left of this one

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from senet.errors import RunError, first_line
 from senet.runtime import TIMEOUT
 from senet.runtime.meeting import answered, connected, is_of_first, met
-from senet.runtime.watch import TO_TELL, Watch, meeting
+from senet.runtime.watch import TO_TELL, Watch, leave, meeting
 
 _CPU = torch.device("cpu")
 # Until who looks for the store does without it: signs of life and verdicts are for others too.
@@ -149,6 +150,19 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[Processes
 
 def _connect(store: Store, rank: int, count: int, timeout: float, *, gpus: bool) -> None:
     """Connects each process with each other, who wait for each other ``timeout`` seconds at most."""
+
+    def error_of(found: str) -> RunError:
+        return RunError(
+            f"connecting {count} processes, here rank {rank}",
+            found=f"they have met, but do not reach each other ({found})",
+            do="Name the network interface that leads to the other hosts: GLOO_SOCKET_IFNAME, and for GPUs "
+            "NCCL_SOCKET_IFNAME.",
+        )
+
+    # Gloo tries several times, each for so long.
+    late = threading.Timer(timeout + TO_TELL, leave, [error_of(f"no connection in {timeout + TO_TELL:g} s")])
+    late.daemon = True
+    late.start()
     try:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
@@ -158,12 +172,9 @@ def _connect(store: Store, rank: int, count: int, timeout: float, *, gpus: bool)
             timeout=datetime.timedelta(seconds=timeout),
         )
     except RuntimeError as error:
-        raise RunError(
-            f"connecting {count} processes, here rank {rank}",
-            found=f"they have met, but do not reach each other ({first_line(error)})",
-            do="Name the network interface that leads to the other hosts: GLOO_SOCKET_IFNAME, and for GPUs "
-            "NCCL_SOCKET_IFNAME.",
-        ) from error
+        raise error_of(first_line(error)) from error
+    finally:
+        late.cancel()
 
 
 def _wait_for_all(store: Store, count: int, seconds: float, *, is_well: bool) -> None:

@@ -126,7 +126,7 @@ class Watch:
             answered(lambda: self._connect().compare_set("verdict", "", words), TO_TELL)
         if self.longest < math.inf:
             # To leave NCCL may take as long as what failed in it.
-            self._last = threading.Timer(TO_TELL, self._leave, [found])
+            self._last = threading.Timer(TO_TELL, leave, [found])
             self._last.daemon = True
             self._last.start()
         return found
@@ -207,7 +207,7 @@ class Watch:
                 self._ask_to_end()
                 if self._decided.wait(BEAT / 4):
                     return
-        self._leave(self._error(words))
+        leave(self._error(words))
 
     def _ask_to_end(self) -> None:
         """Interrupts what this process does, unless that has been done.
@@ -217,11 +217,6 @@ class Watch:
         with self._deciding:
             if not self._decided.is_set() and not self._interrupted:
                 signal.pthread_kill(int(self._worker.ident or 0), _SIGNAL)
-
-    def _leave(self, error: Exception) -> None:
-        """Ends this process at once."""
-        print(f"senet: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if not self._decided.is_set() and not self._interrupted:
@@ -257,6 +252,12 @@ def undisturbed(what: str) -> Iterator[None]:
     note(what)
     with contextlib.nullcontext() if _current is None else _current.undisturbed:
         yield
+
+
+def leave(error: Exception) -> None:
+    """Ends this process at once."""
+    print(f"senet: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def is_of_others(error: BaseException) -> bool:

@@ -54,7 +54,13 @@ def ready(
         read = None if folder is None else _last_checkpoint(folder, say)
         saved = _of_first(read, processes)
         # What a run started from may be gone by now, and its checkpoint has all of it.
-        start = config if saved is None else dataclasses.replace(config, weights=None, new_head=False)
+        decided = processes.from_first(None if folder is None else read_config(folder.path / CONFIG).options)
+        start = config
+        if saved is not None:
+            start = dataclasses.replace(config, weights=None, new_head=False)
+            if config.weights is not None:
+                # Those weights may have decided some: how images are normalised, for one.
+                start = dataclasses.replace(start, options={**decided, **config.options})
         job = prepare(start, processes)
         if saved is not None:
             job.restore(*saved)

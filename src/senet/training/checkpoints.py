@@ -39,13 +39,7 @@ class Checkpoints:
         """
         path = self.folder / f"step-{facts['step']:010d}.safetensors"
         held = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        for key, tensor in held.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise RunError(
-                    f"the checkpoint of step {facts['step']}",
-                    found=f"{key} is not finite",
-                    do="Lower --lr or raise --warmup; the checkpoint before this one is whole.",
-                )
+        check_finite(f"the checkpoint of step {facts['step']}", held)
         write(path, held, facts)
         # Those of later steps are damaged, or of a future that is done again.
         older = [each for each in self.paths() if each.name < path.name]
@@ -86,3 +80,14 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*.tmp"):
         if path.is_file():
             os.unlink(path)
+
+
+def check_finite(asked: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises RunError for a tensor that is not to be kept."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise RunError(
+                asked,
+                found=f"{key} is not finite",
+                do="Lower --lr or raise --warmup; what was written before is whole.",
+            )

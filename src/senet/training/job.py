@@ -20,7 +20,7 @@ from senet.block import SqueezeExcitation
 from senet.data.stream import NOISE, Batch, TrainingBatches, seed_of
 from senet.errors import RunError, require
 from senet.evaluation.classification import Batches
-from senet.normalisation import is_batch_norm, share_statistics
+from senet.normalisation import learns_statistics, share_statistics
 from senet.runtime.processes import Processes
 from senet.runtime.watch import meeting
 from senet.training.config import TrainConfig
@@ -181,10 +181,12 @@ class Job(ABC, Generic[Found]):
         """Puts the network into training; returns the parameters that stay as they are in this epoch."""
         self.network.train()
         recipe = self.config.recipe
-        norms = [module for module in self.state.model.modules() if is_batch_norm(module)]
+        model = self.state.model
+        named = {name: module for name, module in model.named_modules() if learns_statistics(module)}
         if not recipe.frozen_norms and epoch < recipe.epochs - recipe.freeze_norms:
             # Those of frozen stages alone.
-            norms = [norm for norm in norms if not any(each.requires_grad for each in norm.parameters())]
+            named = {name: norm for name, norm in named.items() if _is_frozen(model, name)}
+        norms = list(named.values())
         for norm in norms:
             norm.eval()
         return [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
@@ -246,6 +248,13 @@ class Job(ABC, Generic[Found]):
         )
 
 
+def _is_frozen(model: nn.Module, name: str) -> bool:
+    """Whether nothing learns in a module; of one without parameters, in what holds it."""
+    while name and not any(True for _ in model.get_submodule(name).parameters()):
+        name = name.rpartition(".")[0]
+    return not any(each.requires_grad for each in model.get_submodule(name).parameters())
+
+
 def check_shares(config: TrainConfig, images: int, processes: Processes) -> None:
     """Raises OptionError where a step has too few images for all processes and parts."""
     recipe = config.recipe
@@ -264,7 +273,7 @@ def trained(model: nn.Module, config: TrainConfig, processes: Processes) -> tupl
     """What training changes, and the network as it is called, of a network on its device."""
     recipe = config.recipe
     if config.sync_norms and processes.count > 1:
-        norms = sum(is_batch_norm(module) for module in model.modules())
+        norms = sum(learns_statistics(module) for module in model.modules())
         shared = share_statistics(model)
         whole = f"false: of {norms} batch norms {norms - shared} are of a kind that cannot share"
         require("sync_norms", True, shared == norms, whole)

@@ -22,6 +22,7 @@ from senet.runtime.device import device_named, free_cores
 from senet.runtime.processes import ALONE, Processes, joined
 from senet.runtime.watch import note, undisturbed
 from senet.training.beginning import Resume, ready
+from senet.training.checkpoints import check_finite
 from senet.training.classification import Classification, prepare
 from senet.training.config import TrainConfig
 from senet.training.job import Job, Outcome
@@ -257,6 +258,7 @@ class _Training:
         state.epoch += 1
         is_best, state.best = found.score > state.best, max(found.score, state.best)
         if self.run is not None:
+            check_finite(f"the weights of epoch {epoch + 1}", state.tested.state_dict())
             header = {**job.header(), "epoch": epoch + 1, found.measure: columns[found.measure]}
             names = [weights.LAST, weights.BEST] if is_best else [weights.LAST]
             for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,6 +22,8 @@ from senet.training.optimisation import learning_rate
 _MOST_SKIPPED = 10
 # Halvings of float16's scale in a row: from 65,536 to far below one.
 _MOST_OVERFLOWS = 20
+# What PyTorch says, with their numbers, of parameters that it waits for in other processes.
+_UNUSED = re.compile(r"did not receive grad for rank \d+: ([\d ]+)")
 
 
 class Step:
@@ -109,6 +112,17 @@ class Step:
     def _losses(self, batch: Batch, part: int) -> Tensor:
         try:
             return self.job.loss(batch, part, self.job.network)
+        except RuntimeError as error:
+            unused = _UNUSED.search(str(error))
+            if unused is None:
+                raise
+            learning = [name for name, each in self.job.state.model.named_parameters() if each.requires_grad]
+            names = ", ".join(learning[int(index)] for index in unused[1].split()[:3])
+            raise RunError(
+                f"training {self.job.config.model} in {self.job.processes.count} processes",
+                found=f"parameters got no gradient: {names}",
+                do="Take out what is not used, or have it not learn: requires_grad_(False).",
+            ) from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
