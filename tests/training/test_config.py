@@ -17,6 +17,7 @@ from senet.training.config import Recipe, TrainConfig, read_config
         ({"batch_size": 0}, "batch_size=0"),
         ({"accumulate": 0}, "accumulate=0"),
         ({"lr": 0.0}, "lr=0.0.*above 0"),
+        ({"lr": 1e300}, "within float32"),
         ({"lr_batch": 0}, "lr_batch=0"),
         ({"gamma": 2.0}, "gamma=2.0"),
         ({"patience": 0}, "patience=0"),

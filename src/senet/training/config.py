@@ -20,6 +20,9 @@ from senet.runtime import TIMEOUT
 # Of a config: where and how a run runs, and not what comes out of it. A run may go on with others.
 WHEREABOUTS = ("run", "device", "workers", "save_minutes", "broken_images", "timeout")
 
+# What float32 holds, in which optimizers compute.
+_MOST = 3.4e38
+
 Precision = Literal["float32", "bfloat16", "float16"]
 Schedule = Literal["cosine", "step", "plateau"]
 
@@ -99,7 +102,7 @@ class Recipe(Augmentation):
         for name in ("lr_batch", "warmup_lr", "resize"):
             value = getattr(self, name)
             require(name, value, value is None or value > 0, "above 0")
-        require("lr", self.lr, 0 < self.lr < math.inf, "above 0")
+        require("lr", self.lr, 0 < self.lr < _MOST, "above 0, and within float32")
         require("gamma", self.gamma, 0 < self.gamma <= 1, "0 < gamma <= 1")
         require("nesterov", self.nesterov, not self.nesterov or self.momentum > 0, "a momentum above 0")
         require("freeze_norms", self.freeze_norms, self.freeze_norms <= self.epochs, "at most the epochs")
