@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
-from torch import Tensor
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import senet
 from senet import SEConfig, SqueezeExcitation, functional
@@ -260,3 +262,85 @@ def test_compile_and_export(options: dict[str, Any]) -> None:
     other = torch.randn(5, 16, 4, 9)
     torch.testing.assert_close(exported.module()(other), block(other))
     assert not any("autocast" in str(node.target) for node in exported.graph.nodes)
+
+
+class Doubled(SqueezeExcitation):
+    """A subclass that computes something else."""
+
+    def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        return 2 * super().forward(u, mask)
+
+
+class Halved(SqueezeExcitation):
+    def gate(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().gate(u, mask) / 2
+
+
+def test_what_a_subclass_changes_is_heeded_by_units_too() -> None:
+    plain, doubled, halved = SqueezeExcitation(8, 2), Doubled(8, 2), Halved(8, 2)
+    u, r = torch.randn(2, 2, 8, 3, 3)
+    for factor, block in ((2, doubled), (0.5, halved)):
+        block.load_state_dict(plain.state_dict())
+        torch.testing.assert_close(block(u), factor * plain(u))
+        torch.testing.assert_close(block.tail(u, residual=r)[0], factor * plain(u) + r)
+        assert not block.is_plain
+    assert plain.is_plain
+
+
+class Adapted(nn.Linear):
+    """A layer with something beside it, as adapters have it."""
+
+    def __init__(self, inside: nn.Linear) -> None:
+        super().__init__(inside.in_features, inside.out_features)
+        self.load_state_dict(inside.state_dict())
+        self.beside = nn.Linear(inside.in_features, inside.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given: Tensor = super().forward(x) + self.beside(x)
+        return given
+
+
+@pytest.mark.parametrize("squeeze", ["avg", "max", "none"])
+@pytest.mark.parametrize("init", ["random", "identity"])
+def test_layers_in_place_of_its_own_are_called(squeeze: str, init: str) -> None:
+    block = SqueezeExcitation(8, 2, squeeze=squeeze, init=init)
+    with torch.no_grad():
+        block.fc2.weight.normal_()
+    u = torch.randn(2, 8, 3, 3)
+    wanted = block(u)
+    block.fc2 = Adapted(block.fc2)
+    with torch.no_grad():
+        for each in block.fc2.beside.parameters():
+            each.zero_()
+    torch.testing.assert_close(block(u), wanted)
+    torch.testing.assert_close(block.tail(u)[0], wanted)
+    block(u).square().sum().backward()
+    assert block.fc2.beside.weight.grad is not None
+    assert block.fc2.beside.weight.grad.any()
+
+
+@pytest.mark.parametrize("tool", ["pruned", "spectral", "parametrized"])
+def test_weights_that_are_made_as_a_layer_is_called_are_those_of_now(tool: str) -> None:
+    block, u = SqueezeExcitation(8, 2), torch.randn(2, 8, 3, 3)
+    if tool == "pruned":
+        prune.l1_unstructured(block.fc1, "weight", 0.5)
+    elif tool == "spectral":
+        torch.nn.utils.spectral_norm(block.fc1)
+    else:
+        torch.nn.utils.parametrizations.weight_norm(block.fc1)
+    learning = [each for each in block.fc1.parameters() if each.ndim == 2]
+    for _ in range(2):
+        block(u).square().sum().backward()
+        assert all(each.grad is not None for each in learning)
+        with torch.no_grad():
+            for each in learning:
+                each.mul_(torch.rand_like(each))
+    hidden = torch.relu(block.fc1(u.mean((2, 3))))
+    wanted = u * torch.sigmoid(block.fc2(hidden))[:, :, None, None]
+    torch.testing.assert_close(block.eval()(u), wanted if tool != "spectral" else block(u))
+
+
+def test_a_norm_with_an_activation_is_called() -> None:
+    block, norm = SqueezeExcitation(8, 2), BatchNormAct2d(8)
+    same, u = copy.deepcopy(norm), torch.randn(4, 8, 3, 3)
+    torch.testing.assert_close(block.tail(u, norm=norm)[0], block(same(u)))

@@ -141,3 +141,23 @@ def test_a_shared_norm_keeps_keys_tensors_and_mode() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)))
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(model.train()(x), plain(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_an_empty_batch_has_no_statistics(momentum: float | None) -> None:
+    for counted in (True, False):
+        ours, theirs = (nn.BatchNorm2d(3, momentum=momentum) for _ in range(2))
+        if not counted:
+            ours.num_batches_tracked = theirs.num_batches_tracked = None
+        for u in (torch.randn(4, 3, 2, 2), torch.randn(0, 3, 2, 2), torch.randn(4, 3, 2, 2)):
+            _through(ours, u)
+            theirs(u)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_a_class_of_the_same_name_is_not_known() -> None:
+    class FrozenBatchNorm2d(nn.Module):
+        """As others have it, without eps."""
+
+    assert not normalisation.is_batch_norm(FrozenBatchNorm2d())
+    assert normalisation.is_batch_norm(torchvision.ops.FrozenBatchNorm2d(3))

@@ -13,12 +13,13 @@ from typing import Any, Never, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
 from senet import functional
 from senet.errors import UndefinedError, check_choice, check_options, require, require_count
-from senet.kernels.reference import TailResult
-from senet.normalisation import is_batch_norm, is_fixed
+from senet.kernels.reference import GATES, ONE_AT_ZERO, TailResult
+from senet.normalisation import activation_within, is_batch_norm, is_fixed
 from senet.tail import Excitation, activation_name, is_bare, tail
 
 INITS = ("random", "identity")
@@ -182,7 +183,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
         """Equation 4: s ⊙ u. ``mask`` as in ``gate``; every position is scaled."""
-        if mask is None and self.config.squeeze == "avg":
+        if mask is None and self.config.squeeze == "avg" and self.is_plain:
             return self._tail(u).out
         return functional.scale(u, self.gate(u, mask))
 
@@ -214,10 +215,10 @@ class SqueezeExcitation(nn.Module):
             (N, C, *spatial), as u and residual together; and the same for a second reader, another
             tensor only with ``fork`` and where it is one operation.
         """
-        if not (is_bare(self) and self.config.squeeze == "avg"):
+        if not (is_bare(self) and self.is_plain and self.config.squeeze == "avg"):
             return _in_steps(self, u, norm=norm, inner=inner, residual=residual, activation=activation)
         name = activation_name(inner)
-        known = norm is None or (is_batch_norm(norm) and not is_fixed(norm))
+        known = norm is None or (is_batch_norm(norm) and not is_fixed(norm) and not activation_within(norm))
         if not (name and known and is_bare(norm, inner)):
             u = u if norm is None else norm(u)
             u = u if inner is None else inner(u)
@@ -235,6 +236,13 @@ class SqueezeExcitation(nn.Module):
         for hook in self._gate_hooks.values():
             hook(self, result.s)
         return result
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can be computed from ``excitation`` alone: no subclass and no layer does more."""
+        kind, base = type(self), SqueezeExcitation
+        own = kind.forward is base.forward and kind.gate is base.gate and kind.tail is base.tail
+        return own and _is_read(self.fc1) and _is_read(self.fc2)
 
     @property
     def excitation(self) -> Excitation:
@@ -261,11 +269,23 @@ class SqueezeExcitation(nn.Module):
         """
         functional.check_map(f"SqueezeExcitation({self.channels})", u, self.channels)
         z = functional.squeeze(u, self.config.squeeze, mask)
-        w1, b1, w2, b2, gate, one_at_zero, _ = self.excitation
-        s = functional.excite(z, w1, b1, w2, b2, gate=gate, one_at_zero=one_at_zero)
+        if _is_read(self.fc1) and _is_read(self.fc2):
+            w1, b1, w2, b2, gate, one_at_zero, _ = self.excitation
+            s = functional.excite(z, w1, b1, w2, b2, gate=gate, one_at_zero=one_at_zero)
+        else:
+            s = self._excited(z)
         for hook in self._gate_hooks.values():
             hook(self, s)
         return s
+
+    def _excited(self, z: Tensor) -> Tensor:
+        """Equation 3 with the layers called, which are not as they were."""
+        rows = z.movedim(1, -1)
+        # They have a dtype of their own, where what is read is converted.
+        first = next((each.dtype for each in self.fc1.parameters()), z.dtype)
+        gates = ONE_AT_ZERO if self.config.init == "identity" else GATES
+        s: Tensor = gates[self.config.gate](self.fc2(torch.relu(self.fc1(rows.to(first)))))
+        return s.to(z.dtype).movedim(-1, 1)
 
     def register_gate_hook(self, hook: GateHook) -> RemovableHandle:
         """Calls ``hook(block, s)`` with every gate computed; returns the handle that ends it."""
@@ -332,6 +352,15 @@ class ConstantScale(Substitute):
         if self.s.is_meta:
             return f"{len(self.s)}"
         return f"{len(self.s)}, {float(self.s.min()):.3g} to {float(self.s.max()):.3g}"
+
+
+def _is_read(layer: nn.Module) -> bool:
+    """Whether a layer computes with the weight and bias that it shows, and nothing else.
+
+    Pruning, and the older norms of weights, make these as the layer is called.
+    """
+    made = layer._forward_pre_hooks and not layer._parameters.keys() >= {"weight", "bias"}
+    return type(layer).forward is nn.Linear.forward and not (made and not is_parametrized(layer))
 
 
 def _in_steps(

@@ -186,7 +186,8 @@ def bn_se_add_act(
 
     Returns:
         out, in the dtype of u and residual together and the memory format of u, and the gates s
-        (N, C). Both are differentiable twice.
+        (N, C). Both are differentiable twice, but for the gate "hardsigmoid": of that PyTorch has no
+        second derivative.
 
     Raises:
         ShapeError: the shapes do not belong together.

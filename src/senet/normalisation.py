@@ -104,7 +104,10 @@ class Statistics(NamedTuple):
 
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether it is a batch norm that this file can read, perhaps with an activation of its own."""
-    known = type(module) in _PLAIN or type(module).__name__ in (*_FROZEN, *_WITH_ACTIVATION)
+    kind = type(module)
+    # Others have classes of these names too, which compute in ways of their own.
+    of_library = kind.__module__.partition(".")[0] in ("torchvision", "timm")
+    known = kind in _PLAIN or (of_library and kind.__name__ in (*_FROZEN, *_WITH_ACTIVATION))
     # What timm drops between norm and activation is in the norm's module too.
     return known and isinstance(getattr(module, "drop", None), nn.Identity | None)
 
@@ -147,10 +150,13 @@ def statistics(norm: Any, u: Tensor) -> Statistics:
 
 
 def update(norm: Any, mean: Tensor | None, variance: Tensor | None) -> None:
-    """Updates the running statistics with the batch's, and counts the batch, as the module would."""
-    if mean is None or not norm.training or not norm.track_running_stats:
+    """Updates the running statistics with the batch's, and counts the batch, as the module would.
+
+    An empty batch is counted, and has none.
+    """
+    if is_fixed(norm) or not norm.training or not norm.track_running_stats:
         return
-    momentum: float | Tensor = norm.momentum
+    momentum: float | Tensor = 0.0 if norm.momentum is None else norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if norm.momentum is None:

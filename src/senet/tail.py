@@ -110,7 +110,7 @@ def beside(norm: nn.Module, u: Tensor) -> Tensor:
 
 
 def is_bare(*modules: nn.Module | None) -> bool:
-    """Whether calling the modules does nothing but what their classes do: no hooks, no other forward."""
+    """Whether calling the modules does what their classes do: no hooks, no other forward, none compiled."""
     if torch_module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return False
     return not any(
@@ -119,6 +119,7 @@ def is_bare(*modules: nn.Module | None) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
         for module in modules
         if module is not None
     )

@@ -4,6 +4,7 @@ import torchvision
 from timm.layers.eca import EcaModule
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from senet.acceleration.excitations import Layers, Own, read
 from senet.block import SqueezeExcitation
@@ -64,6 +65,30 @@ def test_any_librarys_module_is_read_by_what_it_computes(module: nn.Module, hidd
     u = torch.randn(2, 8, 3, 3)
     s = excite(squeeze_avg(u), w1, b1, w2, b2, GATES[gate], ACTIVATIONS[hidden])
     torch.testing.assert_close(u * s[:, :, None, None], module(u))
+
+
+class _WithDropout(_ByHand):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_training_alone_does_is_seen_in_any_mode(training: bool) -> None:
+    module = _WithDropout().train(training)
+    before = torch.get_rng_state()
+    assert (
+        read(module, 8, 4) == "it computes something else than an average, two layers, a gate and a product"
+    )
+    assert all(each.training is training for each in module.modules())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_subclass_that_computes_something_else_is_left_alone() -> None:
+    class Doubled(SqueezeExcitation):
+        def forward(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+            return 2 * super().forward(u, mask)
+
+    assert read(Doubled(8, 2), 8, 4) == "its class, or one of its layers, computes something of its own"
 
 
 def test_a_block_of_ours_reads_itself() -> None:

@@ -73,3 +73,21 @@ def test_hooks_are_the_users_but_for_our_own() -> None:
     assert is_left(*model.modules())
     model.conv1.register_forward_hook(lambda *_: None)
     assert not is_left(*model.modules())
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_layer_that_is_replaced_is_the_one_that_computes(ours: bool) -> None:
+    model = senet.build("se_resnet20").eval() if ours else timm.create_model("test_efficientnet").eval()
+    images = torch.randn(2, 3, 64, 64)
+    senet.accelerate(model, example=images)
+    name = "fc1" if ours else "conv_reduce"
+    blocks = [each for each in model.modules() if hasattr(each, name)]
+    assert blocks
+    for block in blocks:
+        other = copy.deepcopy(getattr(block, name))
+        nn.init.normal_(other.weight)
+        setattr(block, name, other)
+    with torch.no_grad():
+        found = model(images)
+        senet.accelerate(model, backend="reference")
+        torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-4)

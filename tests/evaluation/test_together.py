@@ -169,3 +169,12 @@ def test_the_table_prints_and_saves(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text().splitlines()[
         -1
     ] == "average of 2,digits,200,170,200,85.0,100.0,0.3,1"
+
+
+def test_a_network_without_numbers_has_no_accuracy(models: list[str], tmp_path: Path) -> None:
+    lost = senet.load(models[0])
+    with torch.no_grad():
+        lost.get_parameter("fc.bias").fill_(torch.nan)
+    senet.weights.save(lost, tmp_path / "lost.safetensors", header=senet.weights.recognise(models[0]).header)
+    with pytest.raises(WeightsError, match="the loss is nan"):
+        evaluate_models(str(tmp_path / "lost.safetensors"))

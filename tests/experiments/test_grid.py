@@ -56,6 +56,7 @@ def test_a_series_of_depths() -> None:
     fewer = grid.only(["se_resnet20", "resnet44", "se_resnet44"])
     assert list(fewer.variants) == ["resnet20", "se_resnet20", "resnet44", "se_resnet44"]
     assert [pair[2] for pair in fewer.pairs] == [20, 44]
+    assert list(grid.only(["se_resnet56"]).variants) == ["resnet56", "se_resnet56"], "and not another depth"
     with pytest.raises(OptionError, match="of no series"):
         grid_named("depth", "se_vgg16_bn")
     with pytest.raises(OptionError, match="Did you mean 'resnet32'"):

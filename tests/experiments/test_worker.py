@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,11 @@ def test_the_time_of_a_step_is_that_of_an_epoch_that_was_interrupted_too(tmp_pat
     rows = ["epoch,seconds,images_per_second", "1,10,200", "2,1,100", "3,5,400", "3,10,200"]
     (tmp_path / "times.csv").write_text("\n".join(rows) + "\n")
     assert _seconds_per_step(tmp_path, batch_size=20) == [0.1, 0.2, 0.1]
+
+
+def test_an_epoch_that_was_stopped_after_its_last_step_tells_no_time(tmp_path: Path) -> None:
+    times = tmp_path / "times.csv"
+    times.write_text("epoch,seconds,images_per_second,waited\n1,0.001,0,0\n2,2,10,0\n")
+    assert _seconds_per_step(tmp_path, 20) == [2.0]
+    times.write_text("epoch,seconds,images_per_second,waited\n1,0.001,0,0\n")
+    assert math.isnan(_seconds_per_step(tmp_path, 20)[0])

@@ -131,3 +131,29 @@ def test_se_that_starts_as_the_identity_changes_no_bit_in_evaluation() -> None:
     before = model(x)
     senet.insert(model)
     assert torch.equal(model(x), before)
+
+
+def test_a_unit_that_is_compiled_by_itself_is_called() -> None:
+    model: Any = senet.build("se_resnet20").eval()
+    seen: list[Any] = []
+
+    def compiler(graph: Any, _inputs: object) -> Any:
+        seen.append(graph)
+        return graph.forward
+
+    model.layer1[1].compile(backend=compiler)
+    with torch.no_grad():
+        model(torch.randn(1, 3, 32, 32))
+    assert seen
+
+
+def test_a_units_own_forward_is_heeded() -> None:
+    model: Any = senet.build("se_resnet20").eval()
+
+    class Zero(type(model.layer1[1])):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * x
+
+    model.layer1[1].__class__ = Zero
+    x = torch.randn(1, 16, 8, 8)
+    assert torch.equal(model.layer1[:2](x), torch.zeros_like(x))

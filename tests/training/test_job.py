@@ -51,3 +51,11 @@ def test_batches_are_put_together_to_steps() -> None:
     batches = [Batch(torch.zeros(1), torch.full((1,), number), []) for number in range(7)]
     steps = [[int(batch.labels) for batch in step] for step in job.in_parts(batches)]
     assert steps == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_the_rate_is_that_of_the_batch_that_there_is() -> None:
+    """Of 24 images a batch of 1,024 has 24."""
+    recipe = Recipe(epochs=1, batch_size=1024, lr=0.1, lr_batch=256, schedule="step")
+    job = prepare(TrainConfig(model="resnet20", data="fake:3x8x8,images=24,classes=2", recipe=recipe))
+    assert job.learning_rate(0) == pytest.approx(0.1 * 24 / 256)
+    assert any("batch 24, lr 0.009375 step" in line for line in job.description())

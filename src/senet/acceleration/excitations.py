@@ -6,7 +6,9 @@ random numbers with random weights, and is an SE block if equations 2 to 4 give 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,10 @@ class Layers:
     hidden: str
     gate: str
 
+    def stands_for(self, modules: Sequence[nn.Module]) -> bool:
+        """Whether it is still what a module computes, by all that is in that."""
+        return all(any(layer is each for each in modules) for layer in (self.first, self.second))
+
     def __call__(self) -> Excitation:
         """Equation 3, with the weights as they are now."""
         (w1, b1), (w2, b2) = _matrix(self.first), _matrix(self.second)
@@ -56,6 +62,10 @@ class Own:
 
     block: SqueezeExcitation
 
+    def stands_for(self, modules: Sequence[nn.Module]) -> bool:
+        """As ``Layers.stands_for``: nobody has changed what the block does."""
+        return self.block.is_plain
+
     def __call__(self) -> Excitation:
         """Equation 3, with the weights as they are now."""
         return self.block.excitation
@@ -70,6 +80,8 @@ def read(module: nn.Module, channels: int, rank: int) -> Layers | Own | str:
         rank: of the map, 4 for images.
     """
     if isinstance(module, SqueezeExcitation):
+        if not module.is_plain:
+            return "its class, or one of its layers, computes something of its own"
         return _SQUEEZES.get(module.config.squeeze) or Own(module)
     layers = [each for each in module.modules() if isinstance(each, _LAYERS)]
     owned = {id(parameter) for layer in layers for parameter in layer.parameters()}
@@ -104,12 +116,11 @@ def _recognised(
     size = (4, channels, *(2,) * (rank - 2))
     x = 3 * torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
     try:
-        with torch.no_grad():
-            gives = torch.func.functional_call(module, weights, (x,))
+        gives, in_training = (_given(module, weights, x, training=training) for training in (False, True))
     except Exception:
         return None
-    if not isinstance(gives, Tensor) or gives.shape != x.shape:
-        return None
+    if not isinstance(gives, Tensor) or gives.shape != x.shape or not torch.equal(gives, in_training):
+        return None  # as with dropout, which only training has
 
     def of(layer: nn.Module, name: str) -> Tensor | None:
         parameter = getattr(layer, name)
@@ -126,6 +137,18 @@ def _recognised(
             if torch.allclose(ours, gives, rtol=1e-9, atol=1e-9):
                 return Layers(first, second, hidden, gate)
     return None
+
+
+def _given(module: nn.Module, weights: dict[str, Tensor], x: Tensor, *, training: bool) -> Any:
+    """What a module gives with other weights, in one of its modes; it and the generator stay as they are."""
+    modes = {each: each.training for each in module.modules()}
+    try:
+        module.train(training)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return torch.func.functional_call(module, weights, (x,))
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
 
 
 def _matrix(layer: nn.Module) -> tuple[Tensor, Tensor | None]:

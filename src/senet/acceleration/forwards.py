@@ -92,11 +92,13 @@ class GateForward:
 
     def serves(self) -> bool:
         """Whether this call can be computed in place of the module."""
+        modules = list(self.module.modules())
+        left = self.excitation.stands_for(modules) and is_left(*modules)
         if torch.compiler.is_compiling():
-            return self.free and is_left(*self.module.modules())
+            return self.free and left
         # Under a dispatch mode somebody looks at operations, module by module.
         watched = self.backend == "auto" and torch._C._len_torch_dispatch_stack() > 0
-        return not watched and is_left(*self.module.modules())
+        return left and not watched
 
     def tail(self, u: Tensor, **around: Any) -> Tensor:
         """Computes the tail, and shows the gates to who has asked for them."""

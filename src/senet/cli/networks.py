@@ -121,7 +121,7 @@ def plan(argv: list[str]) -> None:
     found = planned(
         model,
         placement=options.placement,
-        where=None if words is None else [int(word) if word.isdigit() else word for word in words],
+        where=None if words is None else [int(word) if word.isdecimal() else word for word in words],
         example=None if options.input is None else torch.empty(2, *image_size(options.input), device="meta"),
         reduction=options.reduction,
         bias=options.bias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from senet.data import open_data
-from senet.errors import DataError, OptionError, require, require_count
+from senet.errors import DataError, OptionError, WeightsError, require, require_count
 from senet.evaluation.averaging import Average
 from senet.evaluation.classification import Evaluation, Scored, batches_of, count, evaluate
 from senet.evaluation.members import Member, changed, check_scores, check_size, member_named
@@ -128,7 +129,14 @@ def evaluate_models(
             model: Any = member.network(splits)
             model.to(place, memory_format=torch.channels_last)
             check_scores(check_size(model, how, member.name), member.name, splits)
-            return evaluate(model, batches(how), how, device=place, processes=processes, keep=keep)
+            found = evaluate(model, batches(how), how, device=place, processes=processes, keep=keep)
+            if not math.isfinite(found.loss):
+                raise WeightsError(
+                    f"{member.name!r} on {name!r}",
+                    found=f"the loss is {found.loss}: the network gives scores that are no finite numbers",
+                    do="Its weights may be lost: look whether they are finite.",
+                )
+            return found
 
         if len(members) == 1:
             return Evaluations(name, ((members[0].name, evaluated(members[0], None)),), None)

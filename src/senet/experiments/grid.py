@@ -65,11 +65,12 @@ class Grid:
         return {**self.base, **self.variants[label]}
 
     def only(self, labels: Sequence[str]) -> Self:
-        """The grid with these variants and its baseline; OptionError if one is unknown."""
+        """The grid with these variants and what they are compared with; OptionError if one is unknown."""
         for label in labels:
             check_choice(f"the grid {self.name!r}, variant {label!r}", label, self.variants)
-        kept = {label: each for label, each in self.variants.items() if label in (*labels, self.baseline)}
-        pairs = [pair for pair in self.pairs if kept.keys() >= set(pair[:2])]
+        pairs = [pair for pair in self.pairs if pair[1] in labels or pair[0] in labels]
+        partners = {side for pair in pairs for side in pair[:2]} if self.pairs else {self.baseline}
+        kept = {label: each for label, each in self.variants.items() if label in {*labels, *partners}}
         return dataclasses.replace(self, variants=kept, pairs=pairs)
 
     def beside(self, label: str) -> dict[str, str]:

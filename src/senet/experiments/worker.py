@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -143,10 +144,11 @@ def _measured(
 
 
 def _seconds_per_step(run: Path, batch_size: int) -> list[float]:
-    """Of each epoch, also of one that was interrupted: by its images a second."""
+    """Of each epoch, also of one that was interrupted: by its images a second; NaN where none is known."""
     with (run / "times.csv").open(encoding="utf-8", newline="") as file:
         rates = {row["epoch"]: float(row["images_per_second"]) for row in csv.DictReader(file)}
-    return [batch_size / rate for rate in rates.values()]
+    # Of one that was stopped after its last step, the start that ended it did none.
+    return [batch_size / rate for rate in rates.values() if rate] or [math.nan]
 
 
 def _saved(model: nn.Module, size: tuple[int, int, int]) -> int:

@@ -226,6 +226,8 @@ def tail(spec: Tail, tensors: TailTensors) -> TailResult:
         wide = accumulation_dtype(u.dtype)
         batch_mean, batch_variance = u.new_zeros(2, u.shape[1], dtype=wide).unbind()
         v = F.batch_norm(u, batch_mean, batch_variance, weight, bias, True, 1.0, spec.eps)
+        if not len(u):
+            batch_mean = batch_variance = None  # which there are none of
     elif spec.norm == "fixed":
         v = F.batch_norm(u, mean, variance, weight, bias, False, 0.0, spec.eps)
     v = ACTIVATIONS[spec.inner](v)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,7 @@ class Stage(nn.Sequential):
         pair = (x, x)
         units = list(self)
         for unit, following in itertools.zip_longest(units, units[1:]):
-            if isinstance(unit, ResidualUnit) and is_bare(unit):
+            if _is_plain(unit):
                 pair = unit.run(*pair, fork=_takes_two(following))
             else:
                 out = unit(pair[0])
@@ -129,9 +130,14 @@ class Stage(nn.Sequential):
         return pair[0]
 
 
+def _is_plain(unit: nn.Module | None) -> TypeGuard[ResidualUnit]:
+    """Whether calling a unit is to run it: nobody has attached anything, or changed what it does."""
+    return isinstance(unit, ResidualUnit) and type(unit).forward is ResidualUnit.forward and is_bare(unit)
+
+
 def _takes_two(unit: nn.Module | None) -> bool:
     """Whether a unit reads its input twice, in training that nothing looks at."""
-    known = isinstance(unit, ResidualUnit) and unit.downsample is None and is_bare(unit)
+    known = _is_plain(unit) and unit.downsample is None
     return known and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

@@ -60,7 +60,8 @@ class Recipe(Augmentation):
         frozen_stages: the stages from the first on that stay as they are: 2 is up to conv2_x.
         balanced: whether every class is shown equally often.
         repeats: each epoch shows 1 / repeats of the images, each that often.
-        squash: whether images are first resized to a square, whatever their shape.
+        squash: whether images are first resized to a square, whatever their shape; to train on, before a
+            crop that is not resized.
         resize: the shorter edge before a crop that is not resized; none: 8 / 7 of the size.
     """
 

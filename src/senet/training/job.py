@@ -24,7 +24,7 @@ from senet.normalisation import learns_statistics, share_statistics
 from senet.runtime.processes import Processes
 from senet.runtime.watch import meeting
 from senet.training.config import TrainConfig
-from senet.training.optimisation import optimizer_for
+from senet.training.optimisation import highest_rate, learning_rate, optimizer_for
 from senet.training.state import TrainState
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -131,6 +131,12 @@ class Job(ABC, Generic[Found]):
     def batch_size(self) -> int:
         """Images a step, over all processes."""
         return self.order().batch_size
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, from 0, where the schedule stands now."""
+        recipe = self.config.recipe
+        highest = highest_rate(recipe, self.batch_size)
+        return learning_rate(highest, recipe, step, self.steps_per_epoch, self.state.plateau.falls)
 
     def order(self, start: int = 0, labels: Labels | None = None) -> TrainingBatches:
         """Which images make up each step from ``start`` on, this process's share of them.
@@ -243,7 +249,7 @@ class Job(ABC, Generic[Found]):
         yield f"data     {config.data}: {self.data.description}"
         yield (
             f"recipe   {config.recipe_name}: {epochs} of {order.steps_per_epoch} steps, "
-            f"batch {order.batch_size}, lr {recipe.lr:g} {recipe.schedule}, "
+            f"batch {order.batch_size}, lr {highest_rate(recipe, order.batch_size):g} {recipe.schedule}, "
             f"{config.precision} on {self.device}{among}, seed {config.seed}"
         )
 

@@ -26,7 +26,6 @@ from senet.training.checkpoints import check_finite
 from senet.training.classification import Classification, prepare
 from senet.training.config import TrainConfig
 from senet.training.job import Job, Outcome
-from senet.training.optimisation import learning_rate
 from senet.training.run_folder import RunFolder
 from senet.training.signals import Signals
 from senet.training.step import Step
@@ -244,7 +243,7 @@ class _Training:
         row = {
             "epoch": epoch + 1,
             "step": state.step,
-            "lr": learning_rate(self.recipe, state.step - 1, self.steps_per_epoch, state.plateau.falls),
+            "lr": job.learning_rate(state.step - 1),
             "train_loss": float(self.processes.total(self.step.losses)) / max(1, counted),
             **columns,
             "skipped": state.skipped,

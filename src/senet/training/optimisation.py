@@ -60,16 +60,21 @@ class Plateau:
             self.waited = 0
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, falls: int = 0) -> float:
+def highest_rate(recipe: Recipe, batch_size: int) -> float:
+    """The learning rate that the schedule starts from, for steps of ``batch_size`` images."""
+    return recipe.lr if recipe.lr_batch is None else recipe.lr * batch_size / recipe.lr_batch
+
+
+def learning_rate(lr: float, recipe: Recipe, step: int, steps_per_epoch: int, falls: int = 0) -> float:
     """The learning rate of one step: a pure function, so that a resumed run needs no state.
 
     Args:
-        recipe: schedule, warm-up and lr.
+        lr: the highest.
+        recipe: schedule and warm-up.
         step: from 0, over the whole run.
         steps_per_epoch: steps an epoch.
         falls: of the plateau schedule, so far.
     """
-    lr = recipe.lr if recipe.lr_batch is None else recipe.lr * recipe.batch_size / recipe.lr_batch
     steps = recipe.epochs * steps_per_epoch
     warmup = recipe.warmup * steps
     if step < warmup:

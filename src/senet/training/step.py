@@ -16,7 +16,6 @@ from senet.errors import OptionError, RunError
 from senet.runtime.watch import meeting
 from senet.training.diagnosis import first_not_finite
 from senet.training.job import Job
-from senet.training.optimisation import learning_rate
 
 # Steps in a row that may be skipped: after so many the weights are lost, and not the batch.
 _MOST_SKIPPED = 10
@@ -62,7 +61,7 @@ class Step:
         """
         job, state, recipe = self.job, self.job.state, self.job.config.recipe
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, state.step, job.steps_per_epoch, state.plateau.falls)
+            group["lr"] = job.learning_rate(state.step)
         # What a skipped step must not leave behind in batch norms.
         buffers = [each.clone() for each in state.model.buffers()] if job.config.nonfinite == "skip" else None
         state.optimizer.zero_grad(set_to_none=True)

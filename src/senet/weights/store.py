@@ -195,6 +195,13 @@ def fingerprint(model: nn.Module) -> str:
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """The network's tensors as a file holds them; those on "meta" stay there."""
     state = unwrapped(model).state_dict().items()
+    for key, value in state:
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"the weights of a {type(model).__name__}",
+                found=f"{key} is a {type(value).__name__}",
+                allowed="tensors, which are all that a file of weights holds",
+            )
     # safetensors refuses strides, and channels_last is one of memory, not of the weights.
     return {
         key: value.detach() if value.is_meta else value.detach().cpu().contiguous() for key, value in state

@@ -45,12 +45,26 @@ def test_whether_a_loss_is_within_so_many_points() -> None:
     assert Paired(1000, 50, 50).within(50) is True
 
 
-def test_so_many_images_make_the_interval_as_narrow() -> None:
-    few = Paired(1000, 20, 30)
-    needed = few.images_for(0.1)
-    factor = needed / 1000
-    low, high = Paired(needed, round(20 * factor), round(30 * factor)).interval
-    assert (high - low) / 2 == pytest.approx(0.1, rel=0.02)
+@pytest.mark.parametrize(
+    ("few", "points"),
+    [(Paired(1000, 20, 30), 0.1), (Paired(20_000, 17, 1), 0.1), (Paired(5000, 30, 5), 0.6)],
+)
+def test_so_many_images_tell_if_it_is_as_it_seems(few: Paired, points: float) -> None:
+    needed = few.images_for(points)
+    assert few.within(points) is None
+    assert needed is not None
+    assert needed > few.images
+
+    def of(images: float) -> Paired:
+        more = images / few.images
+        return Paired(round(images), round(few.lost * more), round(few.gained * more))
+
+    assert of(1.1 * needed).within(points) is not None
+    assert of(0.9 * needed).within(points) is None
+
+
+def test_no_number_of_images_tells_what_is_on_the_edge() -> None:
+    assert Paired(998, 5, 4).images_for(0.1) is None
 
 
 def test_it_prints_the_change_with_its_interval() -> None:

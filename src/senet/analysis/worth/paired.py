@@ -47,10 +47,14 @@ class Paired:
         low, high = self.interval
         return None if low < -points <= high else low >= -points
 
-    def images_for(self, points: float) -> int:
-        """About how many images would bring the half width of the interval to so many points."""
+    def images_for(self, points: float) -> int | None:
+        """About how many images would tell whether so many points are lost, if it is as it seems.
+
+        None where just so many seem to be: no number of images would.
+        """
         low, high = self.interval
-        return ceil((self.images + 2) * ((high - low) / 2 / points) ** 2)
+        away = abs((low + high) / 2 + points)
+        return ceil((self.images + 2) * ((high - low) / 2 / away) ** 2) if away else None
 
     def row(self, name: str) -> dict[str, float]:
         """The change with its interval, and both counts, as columns that begin with ``name``."""

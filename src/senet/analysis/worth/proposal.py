@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from torch import Tensor, nn
 
@@ -59,8 +60,9 @@ class Proposal:
         top1 = self.outcome.top1
         within = top1.within(self.tolerance)
         if within is None:
-            needed = 100 * round(top1.images_for(self.tolerance) / 100)
-            return f"undecided: an interval of ±{self.tolerance:g} would need about {needed:,} such images"
+            needed = top1.images_for(self.tolerance)
+            many = "no number of" if needed is None else f"about {100 * ceil(needed / 100):,}"
+            return f"undecided: if the change is what it seems, {many} such images would tell"
         return "within the tolerance" if within else "more than the tolerance"
 
     def __str__(self) -> str:
