@@ -15,6 +15,7 @@ import senet
 from senet.deploy import onnx as onnx_files
 from senet.deploy import program as programs
 from senet.deploy.checking import BOUND, Comparison, noise
+from senet.deploy.program import Program
 from senet.errors import DeploymentError
 
 pytest.importorskip("onnxruntime")
@@ -87,9 +88,24 @@ def _padded_if_odd(x: Tensor) -> Tensor:
 def test_what_a_network_decides_by_the_size_is_not_lost(
     to: str, fit: Callable[[Tensor], Tensor], tmp_path: Path
 ) -> None:
-    with pytest.raises(DeploymentError):
-        senet.export(Sized(fit).eval(), tmp_path / f"a.{to}", to=to, size="any")
-    assert not list(tmp_path.iterdir())
+    """The file is refused, or refuses the sizes at which it would be wrong."""
+    model = Sized(fit).eval()
+    if to == "onnx":
+        with pytest.raises(DeploymentError):
+            senet.export(model, tmp_path / "a.onnx", size="any")
+        assert not list(tmp_path.iterdir())
+        return
+    senet.export(model, tmp_path / "a.pt2", to="pt2", size="any")
+    program, refused = Program(tmp_path / "a.pt2"), 0
+    for size in (224, 225, 33, 32):
+        images = torch.randn(1, 3, size, size)
+        try:
+            (given,) = program(images.numpy())
+        except DeploymentError:
+            refused += 1
+        else:
+            torch.testing.assert_close(torch.from_numpy(given), model(images), rtol=1e-4, atol=1e-5)
+    assert refused
 
 
 def test_sizes_that_few_networks_take_need_not_be_taken() -> None:

@@ -51,7 +51,12 @@ class Comparison:
             wanted = self._wanted(images, needed)
             if wanted is None:
                 continue
-            given = [torch.from_numpy(each) for each in session(images.contiguous().numpy())]
+            try:
+                given = [torch.from_numpy(each) for each in session(images.contiguous().numpy())]
+            except DeploymentError:
+                if needed:
+                    raise
+                continue  # who refuses an image gives no wrong number
             error = _difference(wanted, given)
             if not error <= BOUND:
                 self._judge(engine, images, wanted, given, values)

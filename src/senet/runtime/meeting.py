@@ -18,6 +18,8 @@ from senet.errors import RunError
 
 # Seconds between two looks, at first and at most: hundreds of processes may look at one store.
 _SOON, _LATER = 0.02, 0.25
+# What the first gives the others to hear that all are there.
+_TO_HEAR = 2.0
 
 Answer = TypeVar("Answer")
 
@@ -99,7 +101,7 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
     if rank:
         store.set(f"senet/here/{rank}", own)
     while True:
-        attempt, is_over = own, time.monotonic() > until
+        attempt, is_gone = own, False
         try:
             if rank:
                 offer = json.loads(values(store, ["senet/attempt"])[0] or "null")
@@ -112,15 +114,17 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
                 missing = [each for each, confirmed in zip(others, seen, strict=True) if confirmed != own]
                 offer = {"attempt": own, "here": dict(zip(others, came, strict=True)), "missing": missing}
                 store.set("senet/attempt", json.dumps(offer))
-        except RuntimeError:  # who has the store has waited long enough
-            is_over = True
-        if not missing:
-            return f"senet/{attempt}"
-        if is_over:
+            if not missing:
+                _tell(store, rank, attempt, others)
+                return f"senet/{attempt}"
+        except RuntimeError:  # as where who has the store has waited long enough
+            is_gone = True
+        if is_gone or time.monotonic() > until:
             silent = [each for each in missing if each != str(rank)] or ["0"]
+            only = "the store that all share is gone, and " if is_gone else f"in {timeout:g} s "
             raise RunError(
                 f"{count} processes that work together",
-                found=f"in {timeout:g} s nothing was heard of {ranks(silent)}",
+                found=f"{only}nothing was heard of {ranks(silent)}",
                 do="Look at the output of those, or of their hosts.",
             )
         if os.getppid() != parent:  # the next attempt is not to meet with what is left of this one
@@ -129,6 +133,20 @@ def met(store: Store, rank: int, count: int, timeout: float) -> str:
             )
         time.sleep(pause)
         pause = min(_LATER, 1.5 * pause)
+
+
+def _tell(store: Store, rank: int, attempt: str, others: Sequence[str]) -> None:
+    """Says that this process knows that all are there; the first waits a moment until all the others do.
+
+    If it ended before, as in what it does next, it would take the store away from them.
+    """
+    if rank:
+        store.set(f"senet/told/{rank}", attempt)
+        return
+    last = time.monotonic() + _TO_HEAR
+    keys = [f"senet/told/{each}" for each in others]
+    while any(each != attempt for each in values(store, keys)) and time.monotonic() < last:
+        time.sleep(_SOON)
 
 
 def values(store: Store, keys: Sequence[str]) -> list[str | None]:
