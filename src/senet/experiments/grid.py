@@ -71,7 +71,8 @@ class Grid:
         pairs = [pair for pair in self.pairs if pair[1] in labels or pair[0] in labels]
         partners = {side for pair in pairs for side in pair[:2]} if self.pairs else {self.baseline}
         kept = {label: each for label, each in self.variants.items() if label in {*labels, *partners}}
-        return dataclasses.replace(self, variants=kept, pairs=pairs)
+        baseline = self.baseline if self.baseline in kept else next(iter(kept))
+        return dataclasses.replace(self, variants=kept, pairs=pairs, baseline=baseline)
 
     def beside(self, label: str) -> dict[str, str]:
         """What the paper prints for a variant, by column; {} if it prints nothing.

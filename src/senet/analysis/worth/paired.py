@@ -54,7 +54,7 @@ class Paired:
         """
         low, high = self.interval
         away = abs((low + high) / 2 + points)
-        return ceil((self.images + 2) * ((high - low) / 2 / away) ** 2) if away else None
+        return ceil((self.images + 2) * ((high - low) / 2 / away) ** 2) if away > 1e-9 else None
 
     def row(self, name: str) -> dict[str, float]:
         """The change with its interval, and both counts, as columns that begin with ``name``."""
